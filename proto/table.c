@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What follows from a table's parameters: sizes, offsets, names. Shared by the packer, which writes
+ * by it, and the checker, which compares with it; so there is one place where the layout is
+ * computed.
+ */
+#include "table.h"
+
+#include <string.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+static const struct {
+        uint32_t codec;
+        const char *name;
+} codec_names[] = {
+        { TABLE_CODEC_F32, "f32" },   { TABLE_CODEC_F16, "f16" },   { TABLE_CODEC_BF16, "bf16" },
+        { TABLE_CODEC_INT8, "int8" }, { TABLE_CODEC_INT4, "int4" }, { TABLE_CODEC_CARVQ, "carvq" },
+};
+
+const char *table_codec_name(uint32_t codec) {
+        for (size_t i = 0; i < ARRAY_SIZE(codec_names); i++)
+                if (codec_names[i].codec == codec)
+                        return codec_names[i].name;
+        return "unknown";
+}
+
+int table_codec_parse(const char *name, uint32_t *ret_codec) {
+        for (size_t i = 0; i < ARRAY_SIZE(codec_names); i++)
+                if (!strcmp(codec_names[i].name, name)) {
+                        *ret_codec = codec_names[i].codec;
+                        return 0;
+                }
+        return -EINVAL;
+}
+
+const char *table_chunk_name(uint32_t id) {
+        switch (id) {
+        case TABLE_CHUNK_CODEBOOKS:
+                return "codebooks";
+        case TABLE_CHUNK_ADAPTOR:
+                return "adaptor";
+        case TABLE_CHUNK_ROWS:
+                return "rows";
+        case TABLE_CHUNK_META:
+                return "meta";
+        default:
+                return "unknown";
+        }
+}
+
+uint64_t table_packed_bytes(uint64_t n_codes, uint32_t bits) {
+        uint64_t n_blocks = n_codes / TABLE_BLOCK_CODES, n_tail = n_codes % TABLE_BLOCK_CODES;
+        uint64_t bytes = 0;
+
+        /* A code of k bits is stored as pieces of 8, 4, 2 and 1 bits: the binary digits of k. */
+        for (uint32_t piece = 8; piece; piece >>= 1)
+                if (bits & piece)
+                        bytes += n_blocks * 8 * piece + div_round_up(n_tail * piece, 8);
+        return bytes;
+}
+
+static int check_limit(const char *field, uint64_t value, uint64_t min, uint64_t max,
+                       struct fault *ret_fault) {
+        if (value >= min && value <= max)
+                return 0;
+        return fault_set(ret_fault, -EINVAL, "%s is %" PRIu64 ", expected %" PRIu64 " to %" PRIu64,
+                         field, value, min, max);
+}
+
+static uint64_t adaptor_bytes(const struct table_header *h) {
+        uint64_t n_in = h->latent_dims, n_halves = 0;
+
+        if (!h->latent_dims)
+                return 0;
+        for (size_t i = 0; i < ARRAY_SIZE(h->hidden_dims) && h->hidden_dims[i]; i++) {
+                n_halves += (n_in + 1) * h->hidden_dims[i];
+                n_in = h->hidden_dims[i];
+        }
+        n_halves += (n_in + 1) * h->n_dims;
+        return n_halves * sizeof(uint16_t);
+}
+
+static int check_carvq_parameters(const struct table_header *h, struct fault *ret_fault) {
+        const struct {
+                const char *field;
+                uint64_t value, min, max;
+        } limits[] = {
+                { "n_stages", h->n_stages, 1, TABLE_STAGES_MAX },
+                { "codebook_bits", h->codebook_bits, 1, TABLE_CODEBOOK_BITS_MAX },
+                { "subvector_dims", h->subvector_dims, 1, TABLE_SUBVECTOR_DIMS_MAX },
+                { "group_cols", h->group_cols, 1, TABLE_DIMS_MAX },
+                { "group_rows", h->group_rows, 1, h->n_rows },
+                { "row_scale", h->row_scale, 0, 1 },
+                { "latent_dims", h->latent_dims, 0, TABLE_LATENT_DIMS_MAX },
+                { "hidden_dims[0]", h->hidden_dims[0], 0,
+                  h->latent_dims ? TABLE_HIDDEN_DIMS_MAX : 0 },
+                { "hidden_dims[1]", h->hidden_dims[1], 0,
+                  h->hidden_dims[0] ? TABLE_HIDDEN_DIMS_MAX : 0 },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+                int r = check_limit(limits[i].field, limits[i].value, limits[i].min, limits[i].max,
+                                    ret_fault);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int check_no_carvq_parameters(const struct table_header *h, struct fault *ret_fault) {
+        if (h->n_stages || h->codebook_bits || h->subvector_dims || h->group_cols ||
+            h->group_rows || h->row_scale || h->latent_dims || h->hidden_dims[0] ||
+            h->hidden_dims[1])
+                return fault_set(ret_fault, -EINVAL,
+                                 "carvq parameters are set for codec %s, expected all zero",
+                                 table_codec_name(h->codec));
+        return 0;
+}
+
+static int layout_carvq(const struct table_header *h, struct table_layout *l,
+                        struct fault *ret_fault) {
+        uint64_t n_groups;
+        int r;
+
+        r = check_carvq_parameters(h, ret_fault);
+        if (r < 0)
+                return r;
+
+        l->n_subvectors = (uint32_t)div_round_up(h->n_dims, h->subvector_dims);
+        l->n_col_groups = (uint32_t)div_round_up(l->n_subvectors, h->group_cols);
+        l->n_row_groups = div_round_up(h->n_rows, h->group_rows);
+        l->stage_bytes = table_packed_bytes(l->n_subvectors, h->codebook_bits);
+        l->codes_offset = sizeof(uint16_t) * (h->row_scale + (uint64_t)h->latent_dims);
+        l->record_bytes = l->codes_offset + l->stage_bytes * h->n_stages;
+        l->group_bytes = (uint64_t)h->n_stages * h->subvector_dims * sizeof(uint16_t)
+                         << h->codebook_bits;
+        l->adaptor_bytes = adaptor_bytes(h);
+        if (__builtin_mul_overflow(l->n_row_groups, l->n_col_groups, &n_groups) ||
+            __builtin_mul_overflow(n_groups, l->group_bytes, &l->codebook_bytes))
+                return fault_set(ret_fault, -EINVAL,
+                                 "group_rows %" PRIu64 " and group_cols %" PRIu32
+                                 " make codebooks of more than 2^64 bytes",
+                                 h->group_rows, h->group_cols);
+        return 0;
+}
+
+int table_layout_compute(const struct table_header *h, struct table_layout *ret_layout,
+                         struct fault *ret_fault) {
+        struct table_layout l = { 0 };
+        int r;
+
+        r = check_limit("n_rows", h->n_rows, 1, TABLE_ROWS_MAX, ret_fault);
+        if (r < 0)
+                return r;
+        r = check_limit("n_dims", h->n_dims, 1, TABLE_DIMS_MAX, ret_fault);
+        if (r < 0)
+                return r;
+
+        switch (h->codec) {
+        case TABLE_CODEC_F32:
+                l.record_bytes = (uint64_t)h->n_dims * 4;
+                break;
+        case TABLE_CODEC_F16:
+        case TABLE_CODEC_BF16:
+                l.record_bytes = (uint64_t)h->n_dims * 2;
+                break;
+        case TABLE_CODEC_INT8:
+                l.record_bytes = sizeof(float) + h->n_dims;
+                break;
+        case TABLE_CODEC_INT4:
+                l.record_bytes = sizeof(float) + table_packed_bytes(h->n_dims, 4);
+                break;
+        case TABLE_CODEC_CARVQ:
+                r = layout_carvq(h, &l, ret_fault);
+                break;
+        default:
+                return fault_set(ret_fault, -EINVAL, "codec is %" PRIu32 ", expected 1 to 6",
+                                 h->codec);
+        }
+        if (r >= 0 && h->codec != TABLE_CODEC_CARVQ)
+                r = check_no_carvq_parameters(h, ret_fault);
+        if (r < 0)
+                return r;
+
+        /* At most 2^40 rows of at most 2^20 bytes: no overflow. */
+        l.rows_bytes = h->n_rows * l.record_bytes;
+        *ret_layout = l;
+        return 0;
+}
+
+int table_plan(struct table_header *h, uint64_t meta_bytes,
+               struct table_chunk ret_chunks[TABLE_CHUNKS_MAX], struct fault *ret_fault) {
+        struct table_layout l;
+        uint64_t end;
+        int r;
+
+        r = table_layout_compute(h, &l, ret_fault);
+        if (r < 0)
+                return r;
+
+        const struct table_chunk wanted[] = {
+                { .id = TABLE_CHUNK_CODEBOOKS, .length = l.codebook_bytes },
+                { .id = TABLE_CHUNK_ADAPTOR, .length = l.adaptor_bytes },
+                { .id = TABLE_CHUNK_ROWS, .length = l.rows_bytes },
+                { .id = TABLE_CHUNK_META, .length = meta_bytes },
+        };
+
+        h->n_chunks = 0;
+        for (size_t i = 0; i < ARRAY_SIZE(wanted); i++)
+                if (wanted[i].length)
+                        ret_chunks[h->n_chunks++] = wanted[i];
+
+        end = sizeof(*h) + h->n_chunks * sizeof(struct table_chunk);
+        for (uint32_t i = 0; i < h->n_chunks; i++) {
+                struct table_chunk *c = &ret_chunks[i];
+
+                c->offset = align_up(end, c->id == TABLE_CHUNK_ROWS ? TABLE_ROWS_ALIGNMENT
+                                                                    : TABLE_CHUNK_ALIGNMENT);
+                if (__builtin_add_overflow(c->offset, c->length, &end) || end > INT64_MAX)
+                        return fault_set(ret_fault, -EINVAL,
+                                         "chunk %s of %" PRIu64 " bytes does not fit into a file",
+                                         table_chunk_name(c->id), c->length);
+        }
+
+        memcpy(h->magic, TABLE_MAGIC, sizeof(h->magic));
+        h->version_major = TABLE_VERSION_MAJOR;
+        h->version_minor = TABLE_VERSION_MINOR;
+        h->header_bytes = sizeof(*h);
+        h->record_bytes = l.record_bytes;
+        h->file_bytes = end;
+        return 0;
+}
+
+void table_seal(struct table_header *h, const struct table_chunk *chunks) {
+        h->contents_checksum = XXH3_64bits(chunks, h->n_chunks * sizeof(*chunks));
+        h->header_checksum = XXH3_64bits(h, offsetof(struct table_header, header_checksum));
+}

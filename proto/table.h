@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The .carvq file: one embedding table, little-endian, used in place. FORMAT.md is the
+ * specification; this header is its C form and table_check() its gate: nothing reads a table that
+ * has not passed it.
+ */
+#pragma once
+
+#include <assert.h>
+
+#include "base.h"
+
+#define TABLE_MAGIC                                                                                \
+        "\x89"                                                                                     \
+        "CARVQ\r\n" /* 8 bytes: a text-mode copy or a 7-bit path breaks it */
+#define TABLE_VERSION_MAJOR      1
+#define TABLE_VERSION_MINOR      0
+
+#define TABLE_HEAD_BYTES_MAX     4096u /* header and contents table always fit in the first page */
+#define TABLE_CHUNKS_MAX         16u
+
+#define TABLE_ROWS_MAX           (UINT64_C(1) << 40)
+#define TABLE_DIMS_MAX           65536u
+#define TABLE_STAGES_MAX         16u
+#define TABLE_CODEBOOK_BITS_MAX  8u
+#define TABLE_SUBVECTOR_DIMS_MAX 64u
+#define TABLE_LATENT_DIMS_MAX    1024u
+#define TABLE_HIDDEN_DIMS_MAX    65536u
+
+/* Codes are packed in blocks of this many (FORMAT.md, "Packed codes"). */
+#define TABLE_BLOCK_CODES     64u
+
+#define TABLE_CHUNK_ALIGNMENT 64u
+#define TABLE_ROWS_ALIGNMENT  4096u
+
+enum table_codec {
+        TABLE_CODEC_F32 = 1,
+        TABLE_CODEC_F16 = 2,
+        TABLE_CODEC_BF16 = 3,
+        TABLE_CODEC_INT8 = 4,
+        TABLE_CODEC_INT4 = 5,
+        TABLE_CODEC_CARVQ = 6,
+};
+
+/* Required features: a reader that does not know one of them must refuse the file. None so far. */
+#define TABLE_FEATURES_KNOWN UINT64_C(0)
+
+/* Four letters, readable in a hex dump. They stand in the file in this order. */
+enum table_chunk_id {
+        TABLE_CHUNK_CODEBOOKS = 0x4b424443, /* "CDBK" */
+        TABLE_CHUNK_ADAPTOR = 0x54504441,   /* "ADPT" */
+        TABLE_CHUNK_ROWS = 0x53574f52,      /* "ROWS" */
+        TABLE_CHUNK_META = 0x4154454d,      /* "META" */
+};
+
+struct table_header {
+        uint8_t magic[8];
+        uint16_t version_major;
+        uint16_t version_minor;
+        uint32_t header_bytes;
+        uint64_t features_required;
+        uint64_t features_optional;
+        uint64_t file_bytes;
+        uint64_t n_rows;
+        uint32_t n_dims;
+        uint32_t codec;
+        uint64_t record_bytes;
+        uint32_t n_chunks;
+        uint32_t reserved0;
+
+        /* The carvq codec's parameters; all zero for the others. */
+        uint32_t n_stages;
+        uint32_t codebook_bits;
+        uint32_t subvector_dims;
+        uint32_t group_cols; /* neighbouring sub-vectors of a row that share codebooks */
+        uint64_t group_rows; /* neighbouring rows that share codebooks */
+        uint32_t row_scale;  /* 1: each record starts with a half-float scale */
+        uint32_t latent_dims;
+        uint32_t hidden_dims[2]; /* 0: the layer is absent */
+
+        uint8_t reserved1[128];
+        uint64_t contents_checksum;
+        uint64_t header_checksum; /* XXH3-64 of all bytes before it */
+};
+
+struct table_chunk {
+        uint32_t id;
+        uint32_t reserved;
+        uint64_t offset;
+        uint64_t length;
+        uint64_t checksum; /* XXH3-64 */
+};
+
+static_assert(sizeof(struct table_header) == 256, "table header is 256 bytes");
+static_assert(offsetof(struct table_header, file_bytes) == 32, "");
+static_assert(offsetof(struct table_header, n_dims) == 48, "");
+static_assert(offsetof(struct table_header, n_stages) == 72, "");
+static_assert(offsetof(struct table_header, group_rows) == 88, "");
+static_assert(offsetof(struct table_header, reserved1) == 112, "");
+static_assert(offsetof(struct table_header, header_checksum) == 248, "");
+static_assert(sizeof(struct table_chunk) == 32, "contents entry is 32 bytes");
+
+/*
+ * What follows from a header's fields alone. The packer fills a header and asks for the layout; the
+ * checker computes the same layout and compares it with what the file claims.
+ */
+struct table_layout {
+        uint32_t n_subvectors; /* per row: ceil(n_dims / subvector_dims) */
+        uint32_t n_col_groups;
+        uint64_t n_row_groups;
+        uint64_t stage_bytes;  /* codes of one stage in one record */
+        uint64_t codes_offset; /* in a record, behind scale and latent */
+        uint64_t record_bytes;
+        uint64_t codebook_bytes; /* chunk lengths; 0 where the chunk is absent */
+        uint64_t group_bytes;    /* codebooks of one group */
+        uint64_t adaptor_bytes;
+        uint64_t rows_bytes;
+};
+
+/* A checked file: header, layout and the slice of each chunk (length 0: absent). */
+struct table_contents {
+        struct table_header header;
+        struct table_layout layout;
+        struct table_chunk codebooks;
+        struct table_chunk adaptor;
+        struct table_chunk rows;
+        struct table_chunk meta;
+};
+
+/* Bytes of `n_codes` packed codes of `bits` bits (1 to 8). */
+uint64_t table_packed_bytes(uint64_t n_codes, uint32_t bits);
+
+/* Pure. -EINVAL with the field's name when a parameter is outside FORMAT.md's limits. */
+int table_layout_compute(const struct table_header *header, struct table_layout *ret_layout,
+                         struct fault *ret_fault);
+
+/*
+ * Pure. `head` holds the first min(file_bytes, TABLE_HEAD_BYTES_MAX) bytes of a file of
+ * `file_bytes` bytes. 0: all fields, offsets and lengths are sound and the header's own checksums
+ * hold; chunk contents are not looked at. -EBADMSG: damaged or foreign; -EPROTONOSUPPORT: a newer
+ * version or an unknown required feature. The fault names field, byte offset, what was found and
+ * what expected.
+ */
+int table_check(const void *head, size_t head_bytes, uint64_t file_bytes,
+                struct table_contents *ret_contents, struct fault *ret_fault);
+
+/*
+ * Pure. Fills everything that follows from `header`'s parameters: magic, versions, sizes, and the
+ * contents table (`ret_chunks`, in file order, TABLE_CHUNKS_MAX entries). Chunk checksums are left
+ * 0; table_seal() computes the header's own two when they are in place.
+ */
+int table_plan(struct table_header *header, uint64_t meta_bytes,
+               struct table_chunk ret_chunks[TABLE_CHUNKS_MAX], struct fault *ret_fault);
+void table_seal(struct table_header *header, const struct table_chunk *chunks);
+
+const char *table_codec_name(uint32_t codec); /* "carvq", "f32" ...; "unknown" */
+int table_codec_parse(const char *name, uint32_t *ret_codec);
+const char *table_chunk_name(uint32_t id); /* "codebooks", "adaptor", "rows", "meta"; "unknown" */
