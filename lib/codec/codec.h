@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bytes of a table -> rows. Used by the daemon's workers, by the library's direct mode and by the
+ * packer; all share one path: a checked table, a request, a context with scratch memory, and a
+ * kernel set chosen once. Decoding never blocks except on the page faults of a cold table, and
+ * never fails on table bytes.
+ */
+#pragma once
+
+#include "proto/table.h"
+
+/* ---- CPU features and kernels (cpu.c, kernels.c) ---- */
+
+enum codec_cpu {
+        CODEC_CPU_AVX2 = 1u << 0,   /* AVX2, FMA, F16C and the OS state for them */
+        CODEC_CPU_AVX512 = 1u << 1, /* all that, AVX-512 F, BW, DQ, VL and the OS state for them */
+        CODEC_CPU_NEON = 1u << 2,
+};
+
+/* What this CPU and OS can run, and-ed with the mask of `CARVQ_CPU_MASK`; nothing where that cannot
+ * be parsed, since scalar code is right everywhere. */
+uint32_t codec_cpu_features(void);
+
+/* "scalar", "avx2,avx512", "all" or a number as strtoul() reads it; -EINVAL for anything else. */
+int codec_cpu_mask_parse(const char *text, uint32_t *ret_mask);
+
+struct codec_table;
+
+/*
+ * One instruction set's functions. The entry of every codec is set; an ISA that has nothing better
+ * for one keeps the scalar's. `scratch` is codec_scratch_floats() floats at a multiple of 64 bytes,
+ * private to the caller; nothing in it outlives a call.
+ */
+struct codec_kernels {
+        const char *name; /* "scalar", "avx512" ... */
+        /* n_dims floats of row `row` (< n_rows) to `ret_values`, each written once. One per codec.
+         */
+        void (*decode[TABLE_CODEC_CARVQ + 1])(const struct codec_table *table, uint64_t row,
+                                              float *scratch, float *ret_values);
+        void (*f32_to_f16)(const float *values, size_t n, uint16_t *ret_values);
+        void (*f32_to_bf16)(const float *values, size_t n, uint16_t *ret_values);
+};
+
+extern const struct codec_kernels codec_kernels_scalar;
+
+/* What a kernel needs to decode a row: the adaptor's input, hidden layers and output. */
+size_t codec_scratch_floats(const struct table_header *header);
+
+/* The best set among `features` (see codec_cpu_features()). */
+const struct codec_kernels *codec_kernels_choose(uint32_t features);
+
+/* ---- A table (table-file.c) ---- */
+
+/* A checked table in memory, read-only. Whoever made it owns the memory behind it. */
+struct codec_table {
+        struct table_contents contents;
+        const uint8_t *rows;
+        const uint16_t *codebooks; /* NULL where absent */
+        const uint16_t *adaptor;   /* NULL where absent */
+};
+
+/* Slices a whole file in memory, at a multiple of 64 bytes, that has passed table_check(). */
+void codec_table_init(struct codec_table *table, const struct table_contents *contents,
+                      const void *file);
+
+struct codec_file {
+        struct codec_table table;
+        const void *map;
+        uint64_t map_bytes;
+};
+
+/*
+ * Checks and maps a .carvq file, MAP_SHARED and read-only. `fd` is not kept. Reads the first page
+ * only: the cost does not grow with the table. -EBADMSG, -EPROTONOSUPPORT (the fault says why), or
+ * the negative errno of fstat, pread or mmap.
+ */
+int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault);
+void codec_file_unmap(struct codec_file *file);
+
+/*
+ * Reads every byte behind the header: 0, -ENOMEM, or -EBADMSG with the first damaged chunk's name,
+ * its bytes in the file and both checksums. Blocks on I/O.
+ */
+int codec_file_verify(const struct codec_file *file, struct fault *ret_fault);
+
+/* ---- A request (decode.c) ---- */
+
+enum codec_type {
+        CODEC_TYPE_F32 = 0,
+        CODEC_TYPE_F16 = 1,
+        CODEC_TYPE_BF16 = 2,
+};
+
+enum codec_pooling {
+        CODEC_POOLING_NONE = 0,
+        CODEC_POOLING_SUM = 1,
+        CODEC_POOLING_MEAN = 2,
+};
+
+enum codec_out_of_range {
+        CODEC_OUT_OF_RANGE_ERROR = 0,
+        CODEC_OUT_OF_RANGE_ZERO = 1,
+};
+
+/*
+ * Output row i is, in f32: the row ids[i] (no pooling), or the sum or mean in id order of the rows
+ * of bag i, ids[bag_offsets[i]] to ids[bag_offsets[i + 1]] (the last bag ends at n_ids; an empty
+ * bag is a zero row; a mean divides by the bag's number of ids). Then columns [col_first, col_first
+ * + n_cols), times `scale` (one multiplication, left out when it is 1), rounded to `type` (to
+ * nearest even), and written to out + i * row_stride_bytes. With CODEC_OUT_OF_RANGE_ZERO an id >=
+ * n_rows is a zero row; in a bag it adds nothing but counts. Any alignment of `out` and stride will
+ * do; whole f32 rows at multiples of 4 bytes need no copy.
+ */
+struct codec_request {
+        const uint64_t *ids;
+        uint64_t n_ids;
+        const uint64_t *bag_offsets; /* NULL unless pooling */
+        uint64_t n_bags;             /* 0 unless pooling */
+        uint32_t col_first;
+        uint32_t n_cols;
+        float scale;
+        uint8_t type;
+        uint8_t pooling;
+        uint8_t out_of_range;
+        uint64_t row_stride_bytes;
+        void *out;
+};
+
+/* Bytes of one value of a codec_type; 0 for an unknown one. */
+size_t codec_type_bytes(uint32_t type);
+
+/* Rows of output: n_bags when pooling, else n_ids. */
+uint64_t codec_request_rows(const struct codec_request *request);
+
+/*
+ * Pure. Everything about the request that does not depend on where the memory is: -EINVAL (types,
+ * flags, pooling without bags, offsets not ascending from 0 or past n_ids, stride too small,
+ * columns outside, scale not finite), -ERANGE (an id outside the table under
+ * CODEC_OUT_OF_RANGE_ERROR; *ret_bad_index is its index).
+ */
+int codec_request_check(const struct codec_request *request, const struct table_header *header,
+                        uint64_t *ret_bad_index, struct fault *ret_fault);
+
+/* Scratch for one thread: a row, a pooled row, and the kernel's. Grows to the widest table. */
+struct codec_context {
+        const struct codec_kernels *kernels;
+        float *scratch;
+        size_t scratch_floats;
+};
+
+void codec_context_init(struct codec_context *context, const struct codec_kernels *kernels);
+void codec_context_deinit(struct codec_context *context);
+
+/* -ENOMEM. Call once for each table before decoding from it. */
+int codec_context_reserve(struct codec_context *context, const struct codec_table *table);
+
+/* What a piece of work cost, counted: added to, never reset. */
+struct codec_cost {
+        uint64_t n_rows_read; /* records decoded */
+        uint64_t bytes_read;  /* of the compressed records */
+        uint64_t bytes_written;
+};
+
+/*
+ * Output rows [row_first, row_first + n_rows) of a request that has passed codec_request_check().
+ * Cannot fail. The output is written once and never read.
+ */
+void codec_decode(struct codec_context *context, const struct codec_table *table,
+                  const struct codec_request *request, uint64_t row_first, uint64_t n_rows,
+                  struct codec_cost *cost);

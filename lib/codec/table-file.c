@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A .carvq file as a read-only mapping. Trusts nothing but the kernel's word on the file's length;
+ * a file cut short while mapped raises SIGBUS in whoever touches it, and the owner of the mapping
+ * deals with that. Mapping reads one page; only verification reads the rest. Any thread.
+ */
+#include "codec.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+/* Below this a fault's read-ahead (whole megabytes) soon has the table resident, which is what a
+ * small table wants. */
+#define RANDOM_ADVICE_BYTES (UINT64_C(64) << 20)
+
+/* Read ahead of the checksum by this much, since the advice above turns the kernel's off. */
+#define VERIFY_WINDOW_BYTES (UINT64_C(4) << 20)
+
+void codec_table_init(struct codec_table *table, const struct table_contents *contents,
+                      const void *file) {
+        const uint8_t *bytes = file;
+
+        *table = (struct codec_table){
+                .contents = *contents,
+                .rows = bytes + contents->rows.offset,
+        };
+        if (contents->codebooks.length)
+                table->codebooks = (const void *)(bytes + contents->codebooks.offset);
+        if (contents->adaptor.length)
+                table->adaptor = (const void *)(bytes + contents->adaptor.offset);
+}
+
+static int read_head(int fd, uint8_t *head, size_t wanted, size_t *ret_bytes) {
+        size_t n = 0;
+
+        while (n < wanted) {
+                ssize_t r = pread(fd, head + n, wanted - n, (off_t)n);
+
+                if (r < 0 && errno == EINTR)
+                        continue;
+                if (r < 0)
+                        return -errno;
+                if (r == 0)
+                        break; /* cut since fstat: the checker sees too few bytes */
+                n += (size_t)r;
+        }
+        *ret_bytes = n;
+        return 0;
+}
+
+int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault) {
+        uint8_t head[TABLE_HEAD_BYTES_MAX];
+        struct table_contents contents;
+        size_t head_bytes = 0;
+        struct stat st;
+        void *map;
+        int r;
+
+        if (fstat(fd, &st) < 0)
+                return fault_set(ret_fault, -errno, "fstat: %s", strerror(errno));
+        if (!S_ISREG(st.st_mode))
+                return fault_set(ret_fault, -EBADMSG, "not a regular file");
+
+        r = read_head(fd, head, MIN(sizeof(head), (uint64_t)st.st_size), &head_bytes);
+        if (r < 0)
+                return fault_set(ret_fault, r, "read of the header: %s", strerror(-r));
+        r = table_check(head, head_bytes, (uint64_t)st.st_size, &contents, ret_fault);
+        if (r < 0)
+                return r;
+
+        map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED)
+                return fault_set(ret_fault, -errno, "mmap of %" PRIu64 " bytes: %s",
+                                 (uint64_t)st.st_size, strerror(errno));
+
+        /* With no advice a cold look-up reads megabytes ahead and pulls in the whole file; a
+         * populated mapping would evict everybody else's pages. Advice: failure costs only time. */
+        if (contents.rows.length > RANDOM_ADVICE_BYTES)
+                (void)madvise((uint8_t *)map + contents.rows.offset, contents.rows.length,
+                              MADV_RANDOM);
+
+        *ret_file = (struct codec_file){ .map = map, .map_bytes = (uint64_t)st.st_size };
+        codec_table_init(&ret_file->table, &contents, map);
+        return 0;
+}
+
+void codec_file_unmap(struct codec_file *file) {
+        if (file->map)
+                munmap((void *)file->map, file->map_bytes);
+        *file = (struct codec_file){ 0 };
+}
+
+/* Asks for the window that starts at `offset`, to be read while the one before it is summed. */
+static void read_ahead(const struct codec_file *file, uint64_t offset) {
+        if (offset < file->map_bytes)
+                (void)madvise((uint8_t *)file->map + offset,
+                              MIN(VERIFY_WINDOW_BYTES, file->map_bytes - offset), MADV_WILLNEED);
+}
+
+static int sum_chunk(const struct codec_file *file, const struct table_chunk *chunk,
+                     uint64_t *ret_checksum) {
+        const uint64_t end = chunk->offset + chunk->length;
+        XXH3_state_t *state = XXH3_createState();
+
+        if (!state)
+                return -ENOMEM;
+        XXH3_64bits_reset(state);
+        /* Windows lie on page boundaries of the file; the first and last are cut to the chunk. */
+        for (uint64_t at = chunk->offset; at < end;) {
+                uint64_t next = (at / VERIFY_WINDOW_BYTES + 1) * VERIFY_WINDOW_BYTES;
+
+                read_ahead(file, next);
+                next = MIN(next, end);
+                XXH3_64bits_update(state, (const uint8_t *)file->map + at, next - at);
+                at = next;
+        }
+        *ret_checksum = XXH3_64bits_digest(state);
+        XXH3_freeState(state);
+        return 0;
+}
+
+/* The layout is canonical, bytes between chunks included: they are zero. */
+static int check_gap(const struct codec_file *file, uint64_t first, uint64_t end, const char *name,
+                     struct fault *ret_fault) {
+        const uint8_t *bytes = file->map;
+
+        for (uint64_t i = first; i < end; i++)
+                if (bytes[i])
+                        return fault_set(ret_fault, -EBADMSG,
+                                         "padding before chunk %s, byte %" PRIu64
+                                         ": found 0x%02x, expected 0",
+                                         name, i, bytes[i]);
+        return 0;
+}
+
+int codec_file_verify(const struct codec_file *file, struct fault *ret_fault) {
+        const struct table_contents *c = &file->table.contents;
+        const struct table_chunk *chunks[] = { &c->codebooks, &c->adaptor, &c->rows, &c->meta };
+        uint64_t end = sizeof(c->header) + c->header.n_chunks * sizeof(struct table_chunk);
+
+        for (size_t i = 0; i < ARRAY_SIZE(chunks); i++) {
+                const struct table_chunk *chunk = chunks[i];
+                uint64_t checksum;
+                int r;
+
+                if (!chunk->length)
+                        continue;
+                r = check_gap(file, end, chunk->offset, table_chunk_name(chunk->id), ret_fault);
+                if (r < 0)
+                        return r;
+                end = chunk->offset + chunk->length;
+
+                r = sum_chunk(file, chunk, &checksum);
+                if (r < 0)
+                        return fault_set(ret_fault, r, "out of memory");
+                if (checksum != chunk->checksum)
+                        return fault_set(ret_fault, -EBADMSG,
+                                         "chunk %s, bytes %" PRIu64 " to %" PRIu64
+                                         ": checksum is %016" PRIx64 ", expected %016" PRIx64,
+                                         table_chunk_name(chunk->id), chunk->offset, end - 1,
+                                         checksum, chunk->checksum);
+        }
+        return 0;
+}
