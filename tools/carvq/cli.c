@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Main thread only. Text that comes from files passes through here on its way to a terminal. */
+#include "cli.h"
+
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int cli_fail(const char *subject, int r, const struct fault *fault) {
+        const char *text = fault && *fault->text ? fault->text : strerror(-r);
+
+        /* A path too long for a fault is cut at its beginning. */
+        if (strncmp(text, subject, strlen(subject)) == 0 || strncmp(text, "...", 3) == 0)
+                fprintf(stderr, "carvq: %s\n", text);
+        else
+                fprintf(stderr, "carvq: %s: %s\n", subject, text);
+        return CLI_FAILURE;
+}
+
+int cli_usage(const char *command, const char *format, ...) {
+        va_list args;
+
+        fprintf(stderr, "carvq %s: ", command);
+        va_start(args, format);
+        vfprintf(stderr, format, args);
+        va_end(args);
+        fprintf(stderr, "; see carvq %s --help\n", command);
+        return CLI_USAGE;
+}
+
+int cli_finish(int status) {
+        if (fflush(stdout) == 0 && !ferror(stdout))
+                return status;
+        fprintf(stderr, "carvq: standard output: %s\n", strerror(errno));
+        return CLI_FAILURE;
+}
+
+int cli_print_help(const char *text) {
+        fputs(text, stdout);
+        return cli_finish(CLI_OK);
+}
+
+int cli_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *ret_value) {
+        unsigned long long value;
+        char *end;
+
+        if (*text < '0' || *text > '9')
+                return -EINVAL;
+        errno = 0;
+        value = strtoull(text, &end, 10);
+        if (errno || *end || value < min || value > max)
+                return -EINVAL;
+        *ret_value = value;
+        return 0;
+}
+
+int cli_map_table(const char *path, struct codec_file *ret_file, struct fault *ret_fault) {
+        _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+        if (fd < 0)
+                return fault_set(ret_fault, -errno, "%s: cannot open: %s", path, strerror(errno));
+        return codec_file_map(fd, ret_file, ret_fault);
+}
+
+double cli_bits_per_param(const struct table_header *header) {
+        return (double)header->file_bytes * 8 / ((double)header->n_rows * (double)header->n_dims);
+}
+
+json_t *cli_table_meta(const struct codec_file *file) {
+        const struct table_chunk *meta = &file->table.contents.meta;
+
+        if (!meta->length || meta->length > 1u << 20)
+                return NULL;
+        return json_loadb((const char *)file->map + meta->offset, meta->length, 0, NULL);
+}

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* carvq pack: options, the choice of a tensor, the report. Main thread. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "cli.h"
+#include "pack.h"
+#include "parallel.h"
+
+static const char help[] =
+        "Usage: carvq pack SRC -o OUT.carvq [OPTION]...\n"
+        "\n"
+        "Compresses one embedding table of SRC (.safetensors, .safetensors.index.json, .gguf,\n"
+        ".npy, .carvq). OUT appears whole or not at all.\n"
+        "\n"
+        "  -o, --output OUT        the file to write\n"
+        "      --tensor NAME       the tensor; default: the one whose name models use for\n"
+        "                          embeddings\n"
+        "      --codec CODEC       carvq (default), f32, f16, bf16, int8, int4\n"
+        "      --threads N         default: all CPUs; the result does not depend on it\n"
+        "      --seed S            default 1; same input, options and seed: same bytes\n"
+        "      --quiet             errors only\n"
+        "      --help\n"
+        "\n"
+        "Of the carvq codec:\n"
+        "      --stages L          stages of the residual quantization, 1 to 16, default 3\n"
+        "      --codebook-bits K   codebooks of 2^K centroids, 1 to 8, default 4\n"
+        "      --subvector H       dimensions of a sub-vector, 1 to 64, default 8\n"
+        "      --group ROWSxCOLS   rows and sub-vectors that share codebooks, 0 or all: all of\n"
+        "                          them; or global, the same as allxall; default allx64\n"
+        "      --row-scale WHEN    a scale for each row: auto (default, by measurement), on, off\n"
+        "      --adaptor SHAPE     MxH1[xH2], latent and hidden dimensions; none; or auto\n"
+        "                          (default): a shape that takes about 0.1 bits. An adaptor is\n"
+        "                          kept only if it lowers the error at equal bytes\n"
+        "      --adaptor-force     keeps it anyway\n"
+        "The defaults land near 1.6 bits a parameter for 1024 dimensions and more.\n"
+        "\n"
+        "Exit status: 0 done; 2 wrong usage; 3 failure.\n";
+
+struct options {
+        const char *source_path, *out_path, *tensor;
+        struct plan_request request;
+        bool quiet;
+        uint64_t group_rows, group_cols;
+};
+
+/* ---- Options ---- */
+
+static int parse_share(const char *text, uint64_t max, uint64_t *ret_value) {
+        if (!strcmp(text, "all")) {
+                *ret_value = 0;
+                return 0;
+        }
+        return cli_parse_u64(text, 0, max, ret_value);
+}
+
+static int parse_group(const char *text, uint64_t *ret_rows, uint64_t *ret_cols) {
+        _cleanup_(freep) char *rows = strdup(text);
+        char *cols;
+
+        if (!rows)
+                return -ENOMEM;
+        if (!strcmp(rows, "global")) {
+                *ret_rows = *ret_cols = 0;
+                return 0;
+        }
+        cols = strchr(rows, 'x');
+        if (!cols)
+                return -EINVAL;
+        *cols++ = '\0';
+        if (parse_share(rows, TABLE_ROWS_MAX, ret_rows) < 0)
+                return -EINVAL;
+        return parse_share(cols, TABLE_DIMS_MAX, ret_cols);
+}
+
+static int parse_adaptor(const char *text, struct plan_request *request) {
+        struct adaptor_shape *s = &request->adaptor_shape;
+        char rest;
+        int n;
+
+        if (!strcmp(text, "none") || !strcmp(text, "auto")) {
+                request->adaptor = *text == 'n' ? PLAN_OFF : PLAN_AUTO;
+                return 0;
+        }
+        n = sscanf(text, "%5" SCNu32 "x%5" SCNu32 "x%5" SCNu32 "%c", &s->latent_dims,
+                   &s->hidden_dims[0], &s->hidden_dims[1], &rest);
+        request->adaptor = PLAN_ON;
+        if ((n != 2 && n != 3) || s->latent_dims < 1 || s->latent_dims > ADAPTOR_LATENT_MAX)
+                return -EINVAL;
+        for (int i = 0; i < n - 1; i++)
+                if (s->hidden_dims[i] < 1 || s->hidden_dims[i] > ADAPTOR_HIDDEN_MAX)
+                        return -EINVAL;
+        /* sscanf takes "2x8x" for two numbers. */
+        return text[strlen(text) - 1] == 'x' ? -EINVAL : 0;
+}
+
+static int parse_row_scale(const char *text, enum plan_choice *ret_choice) {
+        static const char *const names[] = { "auto", "off", "on" };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (!strcmp(text, names[i])) {
+                        *ret_choice = (enum plan_choice)i;
+                        return 0;
+                }
+        return -EINVAL;
+}
+
+enum pack_option {
+        OPTION_TENSOR = 256,
+        OPTION_CODEC,
+        OPTION_STAGES,
+        OPTION_CODEBOOK_BITS,
+        OPTION_SUBVECTOR,
+        OPTION_GROUP,
+        OPTION_ROW_SCALE,
+        OPTION_ADAPTOR,
+        OPTION_ADAPTOR_FORCE,
+        OPTION_THREADS,
+        OPTION_SEED,
+        OPTION_QUIET,
+        OPTION_HELP,
+};
+
+static const struct option long_options[] = {
+        { "output", required_argument, NULL, 'o' },
+        { "tensor", required_argument, NULL, OPTION_TENSOR },
+        { "codec", required_argument, NULL, OPTION_CODEC },
+        { "stages", required_argument, NULL, OPTION_STAGES },
+        { "codebook-bits", required_argument, NULL, OPTION_CODEBOOK_BITS },
+        { "subvector", required_argument, NULL, OPTION_SUBVECTOR },
+        { "group", required_argument, NULL, OPTION_GROUP },
+        { "row-scale", required_argument, NULL, OPTION_ROW_SCALE },
+        { "adaptor", required_argument, NULL, OPTION_ADAPTOR },
+        { "adaptor-force", no_argument, NULL, OPTION_ADAPTOR_FORCE },
+        { "threads", required_argument, NULL, OPTION_THREADS },
+        { "seed", required_argument, NULL, OPTION_SEED },
+        { "quiet", no_argument, NULL, OPTION_QUIET },
+        { "help", no_argument, NULL, OPTION_HELP },
+        { NULL, 0, NULL, 0 },
+};
+
+static int parse_u32(const char *text, uint32_t max, uint32_t *ret_value) {
+        uint64_t value;
+        int r = cli_parse_u64(text, 1, max, &value);
+
+        if (r >= 0)
+                *ret_value = (uint32_t)value;
+        return r;
+}
+
+/* One option's value: 0, or -EINVAL where it has none of the values that --help lists. */
+static int parse_value(struct options *o, int option, const char *text) {
+        struct plan_request *request = &o->request;
+
+        switch (option) {
+        case 'o':
+                o->out_path = text;
+                return *text ? 0 : -EINVAL;
+        case OPTION_TENSOR:
+                o->tensor = text;
+                return 0;
+        case OPTION_CODEC:
+                return table_codec_parse(text, &request->header.codec);
+        case OPTION_STAGES:
+                return parse_u32(text, TABLE_STAGES_MAX, &request->header.n_stages);
+        case OPTION_CODEBOOK_BITS:
+                return parse_u32(text, TABLE_CODEBOOK_BITS_MAX, &request->header.codebook_bits);
+        case OPTION_SUBVECTOR:
+                return parse_u32(text, TABLE_SUBVECTOR_DIMS_MAX, &request->header.subvector_dims);
+        case OPTION_GROUP:
+                return parse_group(text, &o->group_rows, &o->group_cols);
+        case OPTION_ROW_SCALE:
+                return parse_row_scale(text, &request->row_scale);
+        case OPTION_ADAPTOR:
+                return parse_adaptor(text, request);
+        case OPTION_ADAPTOR_FORCE:
+                request->adaptor_force = true;
+                return 0;
+        case OPTION_THREADS:
+                return parse_u32(text, PARALLEL_THREADS_MAX, &request->n_threads);
+        case OPTION_SEED:
+                return cli_parse_u64(text, 0, INT64_MAX, &request->seed);
+        default:
+                o->quiet = true;
+                return 0;
+        }
+}
+
+/* CLI_OK, with *ret_help set when there is nothing more to do. */
+static int parse_options(struct options *o, int argc, char **argv, bool *ret_help) {
+        int option, index = 0;
+
+        opterr = 0;
+        *ret_help = false;
+        while ((option = getopt_long(argc, argv, ":o:h", long_options, &index)) != -1) {
+                if (option == 'h' || option == OPTION_HELP) {
+                        *ret_help = true;
+                        return cli_print_help(help);
+                }
+                if (option == ':')
+                        return cli_usage("pack", "%s needs a value", argv[optind - 1]);
+                if (option == '?')
+                        return cli_usage("pack", "unknown option %s", argv[optind - 1]);
+                if (parse_value(o, option, optarg) < 0)
+                        return cli_usage("pack", "%s%s: bad value \"%s\"",
+                                         option == 'o' ? "-" : "--",
+                                         option == 'o' ? "o" : long_options[index].name, optarg);
+        }
+        if (optind + 1 != argc || !o->out_path)
+                return cli_usage("pack", "expected one SRC and -o OUT.carvq");
+        o->source_path = argv[optind];
+        return CLI_OK;
+}
+
+/* Parameters that depend on the table's shape. */
+static void complete_header(struct options *o, const struct source_tensor *tensor) {
+        struct table_header *h = &o->request.header;
+
+        h->n_rows = tensor->n_rows;
+        h->n_dims = tensor->n_dims;
+        o->request.adaptor_shape.n_dims = tensor->n_dims;
+        if (h->codec != TABLE_CODEC_CARVQ) {
+                h->n_stages = h->codebook_bits = h->subvector_dims = 0;
+                return;
+        }
+        h->subvector_dims = MIN(h->subvector_dims, h->n_dims);
+        h->group_rows = o->group_rows ? MIN(o->group_rows, h->n_rows) : h->n_rows;
+        h->group_cols = (uint32_t)(o->group_cols ? o->group_cols
+                                                 : div_round_up(h->n_dims, h->subvector_dims));
+}
+
+/* ---- The tensor ---- */
+
+static void list_candidates(const struct source *source, const size_t *candidates, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                const struct source_tensor *t = source_tensor(source, candidates[i]);
+
+                fprintf(stderr, "  %2zu  %s  %" PRIu64 " x %" PRIu32 " %s\n", i + 1, t->name,
+                        t->n_rows, t->n_dims, t->dtype);
+        }
+}
+
+static int ask(size_t n, size_t *ret_choice) {
+        char line[32];
+        uint64_t choice;
+
+        fprintf(stderr, "Which one? [1-%zu] ", n);
+        if (!fgets(line, sizeof(line), stdin))
+                return -ECANCELED;
+        line[strcspn(line, "\n")] = '\0';
+        if (cli_parse_u64(line, 1, n, &choice) < 0)
+                return -EINVAL;
+        *ret_choice = choice - 1;
+        return 0;
+}
+
+static int select_tensor(struct source *source, const struct options *o, struct fault *ret_fault) {
+        size_t candidates[16], n = 0, choice;
+        int r;
+
+        r = source_select(source, o->tensor, candidates, &n, ret_fault);
+        if (r != -ENOTUNIQ)
+                return r;
+        fprintf(stderr, "carvq: %s: several tensors may be the embedding\n", o->source_path);
+        list_candidates(source, candidates, n);
+        if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO))
+                return fault_set(ret_fault, r, "%s: choose one with --tensor NAME", o->source_path);
+        r = ask(n, &choice);
+        if (r < 0)
+                return fault_set(ret_fault, r, "%s: no tensor chosen", o->source_path);
+        return source_select(source, source_tensor(source, candidates[choice])->name, candidates,
+                             &n, ret_fault);
+}
+
+/* ---- The report ---- */
+
+static void report(const struct options *o, const struct pack_result *result, double seconds) {
+        const struct table_header *h = &result->header;
+        struct rusage usage;
+
+        if (o->quiet)
+                return;
+        getrusage(RUSAGE_SELF, &usage);
+        printf("%s: %" PRIu64 " x %" PRIu32 ", %s", o->out_path, h->n_rows, h->n_dims,
+               table_codec_name(h->codec));
+        if (h->codec == TABLE_CODEC_CARVQ) {
+                printf(", %" PRIu32 " stages of %" PRIu32 " bits, sub-vectors of %" PRIu32
+                       ", groups of %" PRIu64 " x %" PRIu32 ", row scale %s, adaptor ",
+                       h->n_stages, h->codebook_bits, h->subvector_dims, h->group_rows,
+                       h->group_cols, h->row_scale ? "on" : "off");
+                if (!h->latent_dims)
+                        printf("none");
+                else if (h->hidden_dims[1])
+                        printf("%" PRIu32 "x%" PRIu32 "x%" PRIu32, h->latent_dims,
+                               h->hidden_dims[0], h->hidden_dims[1]);
+                else
+                        printf("%" PRIu32 "x%" PRIu32, h->latent_dims, h->hidden_dims[0]);
+        }
+        printf("\n");
+        if (*result->note)
+                printf("%s\n", result->note);
+        printf("%.4f bits/parameter (%" PRIu64 " bytes), relative squared error %.6f, "
+               "mean cosine %.6f\n",
+               cli_bits_per_param(h), h->file_bytes, closeness_rel_mse(&result->closeness),
+               closeness_cosine_mean(&result->closeness));
+        printf("%.1f s, %.0f MiB peak memory\n", seconds, (double)usage.ru_maxrss / 1024);
+}
+
+static void source_freep(struct source **source) {
+        source_free(*source);
+}
+
+int cmd_pack(int argc, char **argv) {
+        struct options o = {
+                .request = {
+                        .header = { .codec = TABLE_CODEC_CARVQ, .n_stages = 3,
+                                    .codebook_bits = 4, .subvector_dims = 8 },
+                        .seed = 1,
+                        .n_threads = parallel_default_threads(),
+                },
+                .group_cols = 64,
+        };
+        _cleanup_(source_freep) struct source *source = NULL;
+        double started_s = clock_seconds();
+        struct pack_result result;
+        struct fault fault = { 0 };
+        struct progress progress;
+        bool done;
+        int r;
+
+        r = parse_options(&o, argc, argv, &done);
+        if (r != CLI_OK || done)
+                return r;
+        progress_init(&progress, o.quiet);
+        r = source_open(o.source_path, &source, &fault);
+        if (r >= 0)
+                r = select_tensor(source, &o, &fault);
+        if (r >= 0) {
+                complete_header(&o, source_selected(source));
+                r = pack_table(source, o.out_path, &o.request, &progress, &result, &fault);
+        }
+        progress_abort(&progress);
+        if (r < 0)
+                return cli_fail(strstr(fault.text, o.out_path) == fault.text ? o.out_path
+                                                                             : o.source_path,
+                                r, &fault);
+        report(&o, &result, clock_seconds() - started_s);
+        return cli_finish(CLI_OK);
+}

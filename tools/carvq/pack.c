@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Two passes over the source: a sample to learn from, then all rows in order. Rows are encoded in
+ * fixed blocks by several threads and appended by this one; memory is the sample, the codebooks of
+ * one row group, and a few blocks for each thread.
+ */
+#include "pack.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "lib/codec/half.h"
+#include "parallel.h"
+#include "rng.h"
+#include "writer.h"
+
+#define SAMPLE_BYTES       (128u << 20)
+#define GROUP_SAMPLE_BYTES (32u << 20)
+/* A quarter of the table's sub-vectors, within these: training takes no longer than encoding. */
+#define TRAIN_MIN         (96u << 10)
+#define TRAIN_MAX         (384u << 10)
+#define BLOCK_BYTES       (512u << 10)
+#define BLOCKS_PER_THREAD 4u
+
+static const struct rvq_effort effort = { .lloyd_passes = 10, .joint_passes = 20 };
+
+struct block {
+        float *rows;
+        uint8_t *records;
+        struct closeness closeness;
+};
+
+struct packing {
+        struct source *source;
+        const struct plan_request *request;
+        struct progress *progress;
+        struct plan plan;
+        struct quantizer quantizer; /* of the carvq codec */
+        struct table_writer writer;
+        struct table_layout layout;
+        struct block *blocks;
+        size_t n_blocks, n_block_rows;
+        uint64_t wave_first, wave_end; /* rows being encoded */
+        struct closeness closeness;
+};
+
+static void packing_deinit(struct packing *p) {
+        for (size_t i = 0; p->blocks && i < p->n_blocks; i++) {
+                free(p->blocks[i].rows);
+                free(p->blocks[i].records);
+        }
+        free(p->blocks);
+        quantizer_deinit(&p->quantizer);
+        plan_deinit(&p->plan);
+        table_writer_deinit(&p->writer);
+}
+
+static int init_blocks(struct packing *p) {
+        size_t row_bytes = p->request->header.n_dims * sizeof(float);
+
+        p->n_block_rows = MAX(BLOCK_BYTES / row_bytes, 1u);
+        p->n_blocks = (size_t)p->request->n_threads * BLOCKS_PER_THREAD;
+        p->blocks = calloc(p->n_blocks, sizeof(*p->blocks));
+        if (!p->blocks)
+                return -ENOMEM;
+        for (size_t i = 0; i < p->n_blocks; i++) {
+                p->blocks[i].rows = malloc(p->n_block_rows * row_bytes);
+                p->blocks[i].records = malloc(p->n_block_rows * p->layout.record_bytes);
+                if (!p->blocks[i].rows || !p->blocks[i].records)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+/* ---- Encoding ---- */
+
+static int encode_scalar_rows(const struct packing *p, struct block *block, uint64_t row_first,
+                              size_t n_rows, struct fault *ret_fault) {
+        const struct table_header *h = &p->plan.header;
+        _cleanup_(freep) float *decoded = malloc(h->n_dims * sizeof(float));
+        uint32_t column = 0;
+
+        if (!decoded)
+                return -ENOMEM;
+        for (size_t i = 0; i < n_rows; i++) {
+                const float *row = block->rows + i * h->n_dims;
+                int r = scalar_encode(h->codec, row, h->n_dims,
+                                      block->records + i * p->layout.record_bytes, decoded,
+                                      &column);
+                if (r < 0)
+                        return fault_set(ret_fault, r,
+                                         "row %" PRIu64 ", column %" PRIu32
+                                         ": %g is outside the range of %s; use --codec %s",
+                                         row_first + i, column, (double)row[column],
+                                         table_codec_name(h->codec),
+                                         h->codec == TABLE_CODEC_F16 ? "bf16" : "f32");
+                closeness_add_row(&block->closeness, row, decoded, h->n_dims);
+        }
+        return 0;
+}
+
+static int encode_block(void *userdata, size_t item, unsigned thread, struct fault *ret_fault) {
+        struct packing *p = userdata;
+        struct block *block = &p->blocks[item];
+        uint64_t first = p->wave_first + item * p->n_block_rows;
+        size_t n = (size_t)MIN(p->n_block_rows, p->wave_end - first);
+        int r;
+
+        (void)thread;
+        closeness_init(&block->closeness);
+        r = source_read(p->source, first, n, block->rows, ret_fault);
+        if (r < 0)
+                return r;
+        if (p->plan.header.codec == TABLE_CODEC_CARVQ)
+                return quantizer_encode(&p->quantizer, block->rows, first, n, block->records,
+                                        &block->closeness, ret_fault);
+        return encode_scalar_rows(p, block, first, n, ret_fault);
+}
+
+/* Rows [row_first, row_end): as many blocks at a time as there are, appended in order. */
+static int encode_rows(struct packing *p, uint64_t row_first, uint64_t row_end,
+                       struct fault *ret_fault) {
+        for (p->wave_first = row_first; p->wave_first < row_end; p->wave_first = p->wave_end) {
+                size_t n;
+                int r;
+
+                p->wave_end = MIN(row_end, p->wave_first + p->n_blocks * p->n_block_rows);
+                n = div_round_up(p->wave_end - p->wave_first, p->n_block_rows);
+                r = parallel_for(p->request->n_threads, n, encode_block, p, ret_fault);
+                for (size_t i = 0; r >= 0 && i < n; i++) {
+                        uint64_t first = p->wave_first + i * p->n_block_rows;
+                        size_t n_rows = (size_t)MIN(p->n_block_rows, p->wave_end - first);
+
+                        closeness_add(&p->closeness, &p->blocks[i].closeness);
+                        r = table_writer_append(&p->writer, TABLE_CHUNK_ROWS, p->blocks[i].records,
+                                                n_rows * p->layout.record_bytes, ret_fault);
+                }
+                if (r < 0)
+                        return r;
+                progress_update(p->progress, p->wave_end);
+        }
+        return 0;
+}
+
+/* ---- The carvq codec ---- */
+
+static int append_adaptor(struct packing *p, struct fault *ret_fault) {
+        const struct adaptor *a = &p->plan.adaptor;
+        _cleanup_(freep) uint16_t *halves = malloc(a->n_parameters * sizeof(uint16_t));
+
+        if (!halves)
+                return -ENOMEM;
+        for (size_t i = 0; i < a->n_parameters; i++)
+                halves[i] = float_to_half(a->parameters[i]);
+        return table_writer_append(&p->writer, TABLE_CHUNK_ADAPTOR, halves,
+                                   a->n_parameters * sizeof(uint16_t), ret_fault);
+}
+
+static int train_row_group(struct packing *p, const struct sample *sample, uint64_t group,
+                           struct fault *ret_fault) {
+        uint64_t seed = rng_mix(p->request->seed + PLAN_STREAM_CODEBOOKS) + (group << 32);
+        uint64_t n_all = p->plan.header.group_rows * p->layout.n_subvectors;
+        size_t n_train = (size_t)MIN(MAX(n_all / 4, TRAIN_MIN), TRAIN_MAX);
+        int r = quantizer_train(&p->quantizer, sample->rows, sample->n_rows, &effort, n_train, seed,
+                                p->request->n_threads, ret_fault);
+        if (r < 0)
+                return r;
+        return table_writer_append(&p->writer, TABLE_CHUNK_CODEBOOKS, p->quantizer.codebooks,
+                                   p->layout.n_col_groups * p->layout.group_bytes, ret_fault);
+}
+
+/* Row groups are sampled, trained, written and encoded one by one: memory does not see their
+ * number. */
+static int encode_row_groups(struct packing *p, struct fault *ret_fault) {
+        const struct table_header *h = &p->plan.header;
+        int r = 0;
+
+        progress_begin(p->progress, "encode", "rows", h->n_rows);
+        for (uint64_t group = 0; r >= 0 && group < p->layout.n_row_groups; group++) {
+                _cleanup_(sample_deinit) struct sample sample = { 0 };
+                uint64_t first = group * h->group_rows, n = MIN(h->group_rows, h->n_rows - first);
+
+                r = sample_read(p->source, first, n, GROUP_SAMPLE_BYTES, p->request->seed,
+                                p->request->n_threads, &sample, ret_fault);
+                if (r >= 0)
+                        r = train_row_group(p, &sample, group, ret_fault);
+                if (r >= 0)
+                        r = encode_rows(p, first, first + n, ret_fault);
+        }
+        return r;
+}
+
+static int pack_carvq(struct packing *p, const char *out_path, struct fault *ret_fault) {
+        _cleanup_(sample_deinit) struct sample sample = { 0 };
+        const struct table_header *h = &p->plan.header;
+        int r;
+
+        progress_begin(p->progress, "sample", "rows", p->request->header.n_rows);
+        r = sample_read(p->source, 0, p->request->header.n_rows, SAMPLE_BYTES,
+                        rng_mix(p->request->seed + PLAN_STREAM_SAMPLE), p->request->n_threads,
+                        &sample, ret_fault);
+        if (r < 0)
+                return r;
+        p->progress->n_total = sample.n_rows;
+        progress_end(p->progress);
+        r = plan_make(p->request, &sample, p->progress, &p->plan, ret_fault);
+        if (r >= 0)
+                r = quantizer_init(&p->quantizer, h, plan_solver(&p->plan), ret_fault);
+        if (r < 0)
+                return r;
+        p->layout = p->quantizer.layout;
+        r = init_blocks(p);
+        if (r >= 0)
+                r = table_writer_open(&p->writer, out_path, h, ret_fault);
+        if (r >= 0 && h->latent_dims)
+                r = append_adaptor(p, ret_fault);
+        if (r < 0)
+                return r;
+        if (p->layout.n_row_groups > 1)
+                return encode_row_groups(p, ret_fault);
+
+        progress_begin(p->progress, "train", "rows", sample.n_rows);
+        r = train_row_group(p, &sample, 0, ret_fault);
+        if (r < 0)
+                return r;
+        progress_end(p->progress);
+        sample_deinit(&sample);
+        progress_begin(p->progress, "encode", "rows", h->n_rows);
+        return encode_rows(p, 0, h->n_rows, ret_fault);
+}
+
+static int pack_scalar(struct packing *p, const char *out_path, struct fault *ret_fault) {
+        int r;
+
+        p->plan.header = p->request->header;
+        r = table_layout_compute(&p->plan.header, &p->layout, ret_fault);
+        if (r >= 0)
+                r = init_blocks(p);
+        if (r >= 0)
+                r = table_writer_open(&p->writer, out_path, &p->plan.header, ret_fault);
+        if (r < 0)
+                return r;
+        progress_begin(p->progress, "encode", "rows", p->plan.header.n_rows);
+        return encode_rows(p, 0, p->plan.header.n_rows, ret_fault);
+}
+
+/* Neither times nor paths: the same input, options and seed give the same bytes. */
+static char *make_meta(const struct packing *p) {
+        const struct source_tensor *tensor = source_selected(p->source);
+        json_t *meta = json_pack("{s:s, s:s, s:s, s:s}", "source_format", source_format(p->source),
+                                 "source_tensor", tensor->name, "source_dtype", tensor->dtype,
+                                 "packer", "carvq " CARVQ_VERSION);
+        char *text;
+
+        if (!meta) /* a name that is no UTF-8 */
+                meta = json_pack("{s:s}", "packer", "carvq " CARVQ_VERSION);
+        if (p->plan.header.codec == TABLE_CODEC_CARVQ)
+                json_object_set_new(meta, "seed", json_integer((json_int_t)p->request->seed));
+        json_object_set_new(meta, "rel_mse", json_real(closeness_rel_mse(&p->closeness)));
+        json_object_set_new(meta, "cosine_mean", json_real(closeness_cosine_mean(&p->closeness)));
+        text = json_dumps(meta, JSON_COMPACT | JSON_REAL_PRECISION(9));
+        json_decref(meta);
+        return text;
+}
+
+int pack_table(struct source *source, const char *out_path, const struct plan_request *request,
+               struct progress *progress, struct pack_result *ret_result, struct fault *ret_fault) {
+        _cleanup_(packing_deinit) struct packing p = {
+                .source = source,
+                .request = request,
+                .progress = progress,
+                .writer = { .file = WRITER_INIT },
+        };
+        _cleanup_(freep) char *meta = NULL;
+        int r;
+
+        closeness_init(&p.closeness);
+        r = request->header.codec == TABLE_CODEC_CARVQ ? pack_carvq(&p, out_path, ret_fault)
+                                                       : pack_scalar(&p, out_path, ret_fault);
+        if (r < 0)
+                return r;
+        progress_end(progress);
+        meta = make_meta(&p);
+        if (!meta)
+                return -ENOMEM;
+        r = table_writer_commit(&p.writer, meta, ret_fault);
+        if (r < 0)
+                return r;
+        ret_result->header = p.writer.header;
+        ret_result->closeness = p.closeness;
+        memcpy(ret_result->note, p.plan.note, sizeof(ret_result->note));
+        return 0;
+}
