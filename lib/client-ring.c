@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Trusts no word that the daemon writes: indices are compared with our own before use, entries are
+ * copied once and judged by the caller. Our words in the header are written and never read back.
+ */
+#include "client-ring.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "clock.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
+
+/* Between two looks at the clock, which costs as much as a few of them. */
+#define SPINS_PER_LOOK 8u
+
+static inline void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("isb"); /* `yield` does nothing on most cores */
+#endif
+}
+
+static int make_memory(uint64_t bytes, int *ret_memfd, struct fault *ret_fault) {
+        const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+        _cleanup_(closep) int fd = -1;
+
+        /* Sealed against execution as well, where the kernel has heard of it. */
+        fd = memfd_create("carvq-ring", flags | MFD_NOEXEC_SEAL);
+        if (fd < 0 && errno == EINVAL)
+                fd = memfd_create("carvq-ring", flags);
+        if (fd < 0)
+                return fault_set(ret_fault, -errno, "memfd_create: %s", strerror(errno));
+        if (ftruncate(fd, (off_t)bytes) < 0)
+                return fault_set(ret_fault, -errno, "ftruncate to %" PRIu64 " bytes: %s", bytes,
+                                 strerror(errno));
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+                return fault_set(ret_fault, -errno, "sealing the ring's memory: %s",
+                                 strerror(errno));
+        *ret_memfd = steal_fd(&fd);
+        return 0;
+}
+
+int client_ring_init(struct client_ring *ring, const struct ring_geometry *geometry, int *ret_memfd,
+                     struct fault *ret_fault) {
+        _cleanup_(closep) int fd = -1;
+        struct ring_layout layout;
+        uint8_t *memory;
+        int r;
+
+        r = ring_layout_compute(geometry, &layout, ret_fault);
+        if (r < 0)
+                return r;
+        r = make_memory(layout.ring_bytes, &fd, ret_fault);
+        if (r < 0)
+                return r;
+        memory = mmap(NULL, layout.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory == MAP_FAILED)
+                return fault_set(ret_fault, -errno, "mmap of %" PRIu64 " bytes: %s",
+                                 layout.ring_bytes, strerror(errno));
+
+        *ring = (struct client_ring){
+                .layout = layout,
+                .memory = memory,
+                .header = (void *)memory,
+                .submissions = (void *)(memory + layout.sq_offset),
+                .completions = (const void *)(memory + layout.cq_offset),
+                .doorbell_fd = -1,
+        };
+        *ret_memfd = steal_fd(&fd);
+        return 0;
+}
+
+void client_ring_deinit(struct client_ring *ring) {
+        if (!ring->memory)
+                return;
+        munmap(ring->memory, ring->layout.ring_bytes);
+        closep(&ring->doorbell_fd);
+        ring->memory = NULL;
+}
+
+/* A full counter (EAGAIN) rings as loud as any; a dead daemon is found out by the socket. */
+static void ring_doorbell(struct client_ring *ring) {
+        (void)write(ring->doorbell_fd, &(uint64_t){ 1 }, sizeof(uint64_t));
+}
+
+int client_ring_submit(struct client_ring *ring, const struct ring_submission *submission) {
+        const uint32_t n_entries = ring->layout.geometry.sq_entries;
+        uint32_t head, n;
+        int r;
+
+        /* Acquire: pairs with the daemon's release of sq_head, after it has copied the entry. */
+        head = atomic_load_explicit(&ring->header->sq_head, memory_order_acquire);
+        r = ring_distance(ring->sq_tail, head, n_entries, &n);
+        if (r < 0)
+                return r;
+        if (n == n_entries)
+                return -EAGAIN;
+
+        ring->submissions[ring->sq_tail & (n_entries - 1)] = *submission;
+        ring->sq_tail++;
+        /* Release: entry and ids are written before the daemon can see the index. */
+        atomic_store_explicit(&ring->header->sq_tail, ring->sq_tail, memory_order_release);
+
+        /* Pairs with the daemon's fence between daemon_sleeping = 1 and its last look at sq_tail:
+         * one of us sees the other's store. */
+        atomic_thread_fence(memory_order_seq_cst);
+        if (atomic_load_explicit(&ring->header->daemon_sleeping, memory_order_relaxed))
+                ring_doorbell(ring);
+        return 0;
+}
+
+/*
+ * Room in the completion ring wakes a daemon only if it may sleep for want of it: the ring was full
+ * behind the head that it knew. Its last store to cq_tail comes before its fence, so after ours we
+ * see it if the daemon missed our head.
+ */
+static void publish_cq_head(struct client_ring *ring, uint32_t head_before) {
+        const uint32_t n_entries = ring->layout.geometry.cq_entries;
+        uint32_t tail;
+
+        /* Release: pairs with the daemon's acquire; the entries are copied before it reuses them.
+         */
+        atomic_store_explicit(&ring->header->cq_head, ring->cq_head, memory_order_release);
+        /* Pairs with the daemon's fence between daemon_sleeping = 1 and its last look at cq_head.
+         */
+        atomic_thread_fence(memory_order_seq_cst);
+        tail = atomic_load_explicit(&ring->header->cq_tail, memory_order_relaxed);
+        if (tail - head_before >= n_entries &&
+            atomic_load_explicit(&ring->header->daemon_sleeping, memory_order_relaxed))
+                ring_doorbell(ring);
+}
+
+int client_ring_reap(struct client_ring *ring, struct ring_completion *ret_completions,
+                     uint32_t n_max) {
+        const uint32_t n_entries = ring->layout.geometry.cq_entries;
+        uint32_t tail, n, head_before = ring->cq_head;
+        int r;
+
+        /* Acquire: pairs with the daemon's release of cq_tail; entries and rows are in place. */
+        tail = atomic_load_explicit(&ring->header->cq_tail, memory_order_acquire);
+        r = ring_distance(tail, ring->cq_head, n_entries, &n);
+        if (r < 0)
+                return r;
+        n = MIN(n, n_max);
+        if (!n)
+                return 0;
+
+        for (uint32_t i = 0; i < n; i++)
+                ret_completions[i] = ring->completions[ring->cq_head++ & (n_entries - 1)];
+        /* The compiler must not come back to the shared copy once the caller judges the private
+         * one. */
+        atomic_signal_fence(memory_order_seq_cst);
+        publish_cq_head(ring, head_before);
+        return (int)n;
+}
+
+bool client_ring_ready(const struct client_ring *ring) {
+        return atomic_load_explicit(&ring->header->cq_tail, memory_order_acquire) != ring->cq_head;
+}
+
+bool client_ring_spin(const struct client_ring *ring, uint64_t until_ns) {
+        do
+                for (unsigned i = 0; i < SPINS_PER_LOOK; i++) {
+                        if (client_ring_ready(ring))
+                                return true;
+                        cpu_relax();
+                }
+        while (now_ns() < until_ns);
+        return false;
+}
+
+static void set_waiting(struct client_ring *ring, uint32_t waiting) {
+        ring->waiting = waiting;
+        atomic_store_explicit(&ring->header->client_waiting, waiting, memory_order_relaxed);
+}
+
+bool client_ring_arm(struct client_ring *ring) {
+        /* The next odd value: the daemon sends one message for each that it meets. */
+        set_waiting(ring, (ring->waiting + 1) | 1);
+        /* Pairs with the daemon's fence between its store to cq_tail and its load of
+         * client_waiting: either it sees that we wait, or we see its completion. */
+        atomic_thread_fence(memory_order_seq_cst);
+        if (!client_ring_ready(ring))
+                return true;
+        client_ring_disarm(ring);
+        return false;
+}
+
+void client_ring_disarm(struct client_ring *ring) {
+        if (ring->waiting & 1)
+                set_waiting(ring, ring->waiting + 1);
+}
+
+uint64_t client_ring_heartbeat_ns(const struct client_ring *ring) {
+        return atomic_load_explicit(&ring->header->heartbeat_ns, memory_order_relaxed);
+}

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Lookups in flight: from a request to a submission, from a completion to rows. Everything needed
+ * to judge a completion is kept here, in private memory; the daemon's words are compared with it.
+ * The client's thread.
+ */
+#include "client.h"
+
+#include <poll.h>
+#include <string.h>
+
+#include "clock.h"
+
+/* Copied out of the ring in one go. */
+#define REAP_BATCH 16u
+
+/* Above this a busy wait costs more than the wake-up it saves (about 8 us). */
+#define SPIN_NS_MAX     UINT64_C(50000)
+#define SPIN_NS_MIN     UINT64_C(5000)
+#define WAITS_PER_PROBE 16u
+
+/* A daemon refreshes its heartbeat about twice a second. */
+#define HEARTBEAT_NS_MAX UINT64_C(1500000000)
+
+/* Idle polls between two looks at the socket, so that polling alone finds out about a death. */
+#define POLLS_PER_LOOK 1024u
+
+static_assert((int)CARVQ_F32 == RING_TYPE_F32 && (int)CARVQ_F16 == RING_TYPE_F16 &&
+                      (int)CARVQ_BF16 == RING_TYPE_BF16,
+              "");
+static_assert((int)CARVQ_POOLING_SUM == RING_POOLING_SUM &&
+                      (int)CARVQ_POOLING_MEAN == RING_POOLING_MEAN,
+              "");
+static_assert((int)CARVQ_OUT_OF_RANGE_ZERO_ROW == RING_OUT_OF_RANGE_ZERO, "");
+static_assert(CARVQ_IDS_MAX == RING_IDS_MAX, "");
+
+static struct lookup *find(struct carvq_client *client, carvq_ticket ticket) {
+        struct lookup *l = &client->lookups[ticket % CLIENT_LOOKUPS_MAX];
+
+        return ticket && l->ticket == ticket && l->state != LOOKUP_FREE ? l : NULL;
+}
+
+static void lookup_free(struct carvq_client *client, struct lookup *l) {
+        arena_free(&client->ids, &l->ids);
+        arena_free(&client->arena, &l->rows);
+        l->state = LOOKUP_FREE;
+        SLIST_INSERT_HEAD(&client->free_lookups, l, link);
+}
+
+static void mark_seen(struct carvq_client *client, struct lookup *l) {
+        client->n_unseen -= !l->seen;
+        l->seen = true;
+}
+
+void lookup_release(struct carvq_client *client, struct lookup *l) {
+        if (l->state == LOOKUP_FLYING) {
+                l->state = LOOKUP_ABANDONED; /* the daemon may still write its rows */
+        } else if (l->state == LOOKUP_DONE) {
+                mark_seen(client, l);
+                lookup_free(client, l);
+        }
+}
+
+/* ---- Submitting ---- */
+
+/* Ids and bags side by side, as the daemon will copy them. */
+static void write_ids(struct carvq_client *client, const struct codec_request *request,
+                      uint64_t offset) {
+        uint64_t *words = (void *)(client->ring.memory + client->ring.layout.ids_offset + offset);
+
+        memcpy(words, request->ids, request->n_ids * sizeof(*words));
+        words += request->n_ids;
+        for (uint64_t i = 0; i < request->n_bags; i++)
+                words[i] = request->bag_offsets[i] - request->bag_offsets[0];
+}
+
+static int allocate(struct carvq_client *client, const struct codec_request *request,
+                    struct lookup *l) {
+        uint64_t row_bytes = request->n_cols * codec_type_bytes(request->type), rows_bytes;
+        int r;
+
+        if (__builtin_mul_overflow(codec_request_rows(request) - 1, request->row_stride_bytes,
+                                   &rows_bytes) ||
+            __builtin_add_overflow(rows_bytes, row_bytes, &rows_bytes))
+                return -EMSGSIZE;
+        r = arena_alloc(&client->arena, rows_bytes, &l->rows);
+        if (r < 0)
+                return r;
+        r = arena_alloc(&client->ids, (request->n_ids + request->n_bags) * sizeof(uint64_t),
+                        &l->ids);
+        if (r < 0)
+                arena_free(&client->arena, &l->rows);
+        return r;
+}
+
+static void fill(const struct codec_request *request, const struct carvq_table *table,
+                 const struct lookup *l, struct ring_submission *ret_submission) {
+        *ret_submission = (struct ring_submission){
+                .user_data = l->ticket,
+                .table = table->handle,
+                .submit_ns = now_ns(),
+                .ids_offset = l->ids.offset,
+                .bags_offset =
+                        request->pooling ? l->ids.offset + request->n_ids * sizeof(uint64_t) : 0,
+                .out_offset = l->rows.offset,
+                .row_stride_bytes = request->row_stride_bytes,
+                .n_ids = (uint32_t)request->n_ids,
+                .n_bags = (uint32_t)request->n_bags,
+                .col_first = request->col_first,
+                .n_cols = request->n_cols,
+                .scale = request->scale,
+                .type = request->type,
+                .pooling = request->pooling,
+                .out_of_range = request->out_of_range,
+        };
+}
+
+int lookup_submit(struct carvq_client *client, const struct carvq_table *table,
+                  const struct codec_request *request, struct lookup **ret_lookup) {
+        struct lookup *l = SLIST_FIRST(&client->free_lookups);
+        struct ring_submission submission;
+        int r;
+
+        r = client_check(client);
+        if (r < 0)
+                return r;
+        r = l ? allocate(client, request, l) : -EAGAIN;
+        if (r == -EMSGSIZE)
+                return fault_set(&client->error, r,
+                                 "%" PRIu64 " rows of stride %" PRIu64
+                                 " do not fit into the arena's %" PRIu64 " bytes",
+                                 codec_request_rows(request), request->row_stride_bytes,
+                                 client->arena.bytes);
+        if (r < 0)
+                goto full;
+
+        write_ids(client, request, l->ids.offset);
+        l->ticket = (client->last_ticket / CLIENT_LOOKUPS_MAX + 1) * CLIENT_LOOKUPS_MAX +
+                    (uint64_t)(l - client->lookups);
+        l->n_table_rows = table->shape.n_rows;
+        l->n_ids = (uint32_t)request->n_ids;
+        l->n_rows = (uint32_t)codec_request_rows(request);
+        l->n_cols = request->n_cols;
+        l->type = request->type;
+        l->row_stride_bytes = request->row_stride_bytes;
+        l->seen = false;
+        fill(request, table, l, &submission);
+        r = client_ring_submit(&client->ring, &submission);
+        if (r < 0) {
+                arena_free(&client->ids, &l->ids);
+                arena_free(&client->arena, &l->rows);
+        }
+        if (r == -EPROTO) {
+                client_break(client, "the daemon broke the protocol: sq_head jumped");
+                return client_check(client);
+        }
+        if (r < 0)
+                goto full;
+
+        client->last_ticket = l->ticket;
+        client->n_with_daemon++;
+        l->state = LOOKUP_FLYING;
+        SLIST_REMOVE_HEAD(&client->free_lookups, link);
+        *ret_lookup = l;
+        return 0;
+
+full:
+        return fault_set(&client->error, r,
+                         "rings or arena are full (%" PRIu32
+                         " lookups with the daemon): release a ticket first",
+                         client->n_with_daemon);
+}
+
+/* ---- Completing ---- */
+
+/* What a completion may say about the lookup that it names; NULL when it is sound. */
+static const char *completion_defect(const struct ring_completion *c, const struct lookup *l) {
+        if (!l || (l->state != LOOKUP_FLYING && l->state != LOOKUP_ABANDONED))
+                return "a completion for no lookup in flight";
+        if (c->status > RING_STATUS_NO_MEMORY)
+                return "a completion with an unknown status";
+        if (c->flags)
+                return "a completion with flags that were not asked for";
+        if (c->status == RING_STATUS_OK && (c->row_first != 0 || c->n_rows != l->n_rows))
+                return "a completion with another number of rows";
+        if (c->status == RING_STATUS_OUT_OF_RANGE && c->detail >= l->n_ids)
+                return "a completion whose bad id is none of ours";
+        return NULL;
+}
+
+static int complete(struct carvq_client *client, const struct ring_completion *c) {
+        struct lookup *l = find(client, c->user_data);
+        const char *defect = completion_defect(c, l);
+
+        if (defect) {
+                client_break(client, "the daemon broke the protocol: %s", defect);
+                return -ECONNRESET;
+        }
+        client->n_with_daemon--;
+        if (l->state == LOOKUP_ABANDONED) {
+                lookup_free(client, l);
+                return 0;
+        }
+        l->state = LOOKUP_DONE;
+        l->status = c->status;
+        l->detail = c->detail;
+        client->n_unseen++;
+        return 0;
+}
+
+int client_reap(struct carvq_client *client) {
+        struct ring_completion completions[REAP_BATCH];
+        int n = 0, n_all = 0;
+
+        /* Bounded: a daemon that completes without end runs out of lookups in flight. */
+        do {
+                if (client->broken)
+                        break;
+                n = client_ring_reap(&client->ring, completions, REAP_BATCH);
+                if (n < 0) {
+                        client_break(client, "the daemon broke the protocol: cq_tail jumped");
+                        break;
+                }
+                for (int i = 0; i < n; i++)
+                        if (complete(client, &completions[i]) < 0)
+                                return n_all;
+                n_all += n;
+        } while (n == REAP_BATCH);
+        return n_all;
+}
+
+int lookup_outcome(struct carvq_client *client, const struct lookup *l, uint64_t id_first) {
+        const uint64_t *ids = (const void *)(client->ring.memory + client->ring.layout.ids_offset +
+                                             l->ids.offset);
+
+        switch (l->status) {
+        case RING_STATUS_OK:
+                return 0;
+        case RING_STATUS_OUT_OF_RANGE:
+                return fault_set(&client->error, -ERANGE,
+                                 "ids[%" PRIu64 "] is %" PRIu64 ", expected less than %" PRIu64
+                                 ", the table's rows",
+                                 id_first + l->detail, ids[l->detail], l->n_table_rows);
+        case RING_STATUS_NO_TABLE:
+                return fault_set(&client->error, -EBADF, "the daemon has no such table open");
+        case RING_STATUS_RETIRED:
+                return fault_set(&client->error, -EBADF,
+                                 "the table was retired: its file failed under the daemon");
+        case RING_STATUS_NO_MEMORY:
+                return fault_set(&client->error, -ENOMEM, "the daemon has no memory for the ids");
+        default:
+                return fault_set(&client->error, -EINVAL, "the daemon found the lookup invalid");
+        }
+}
+
+const uint8_t *lookup_rows(const struct carvq_client *client, const struct lookup *l) {
+        return client->ring.memory + client->ring.layout.arena_offset + l->rows.offset;
+}
+
+/* ---- Waiting ---- */
+
+/*
+ * How long it pays to spin: about as long as completions take of late, if that is not long. A wait
+ * that slept has measured its own wake-up as well, so now and then one spins all the same: else a
+ * slow stretch would never be seen to end.
+ */
+static uint64_t spin_budget_ns(struct carvq_client *client) {
+        if (client->spin_ns == UINT64_MAX || (!client->spin_ns && client->single_cpu))
+                return 0;
+        if (client->spin_ns)
+                return client->spin_ns;
+        if (client->wait_ns_mean > SPIN_NS_MAX)
+                return ++client->n_waits % WAITS_PER_PROBE ? 0 : SPIN_NS_MAX;
+        return MIN(2 * client->wait_ns_mean + SPIN_NS_MIN, SPIN_NS_MAX);
+}
+
+static int timed_out(struct carvq_client *client) {
+        uint64_t now = now_ns(), beat = client_ring_heartbeat_ns(&client->ring);
+        double age_s = beat < now ? (double)(now - beat) / 1e9 : 0;
+
+        if (!beat)
+                return fault_set(&client->error, -ETIMEDOUT,
+                                 "no completion: the daemon has never"
+                                 " moved");
+        if (now > beat && now - beat > HEARTBEAT_NS_MAX)
+                return fault_set(&client->error, -ETIMEDOUT,
+                                 "no completion: the daemon has not moved for %.1f s", age_s);
+        return fault_set(&client->error, -ETIMEDOUT,
+                         "no completion: the lookup is slow, the daemon moved %.1f s ago", age_s);
+}
+
+static void sleep_until(struct carvq_client *client, uint64_t deadline_ns) {
+        struct pollfd socket = { .fd = client->socket_fd, .events = POLLIN };
+        uint64_t now = now_ns(), left_ns = deadline_ns > now ? deadline_ns - now : 0;
+        struct timespec left = { .tv_sec = (time_t)(left_ns / 1000000000u),
+                                 .tv_nsec = (long)(left_ns % 1000000000u) };
+
+        if (!client_ring_arm(&client->ring))
+                return;
+        if (ppoll(&socket, 1, &left, NULL) > 0)
+                client_drain(client);
+        client_ring_disarm(&client->ring);
+}
+
+int client_wait(struct carvq_client *client, uint64_t deadline_ns) {
+        uint64_t budget_ns = spin_budget_ns(client);
+
+        for (;;) {
+                if (client_reap(client))
+                        return 0;
+                if (client->broken)
+                        return client_check(client);
+                if (budget_ns &&
+                    client_ring_spin(&client->ring, MIN(deadline_after(budget_ns), deadline_ns)))
+                        continue;
+                budget_ns = 0; /* a late wake-up is no reason to spin again */
+                if (now_ns() >= deadline_ns)
+                        return timed_out(client);
+                sleep_until(client, deadline_ns);
+        }
+}
+
+int lookup_wait(struct carvq_client *client, struct lookup *l, uint64_t deadline_ns) {
+        uint64_t start_ns, waited_ns;
+        int r;
+
+        client_reap(client);
+        if (l->state != LOOKUP_FLYING)
+                return 0;
+        start_ns = now_ns();
+        do {
+                r = client_wait(client, deadline_ns);
+                if (r < 0 && l->state == LOOKUP_FLYING)
+                        return r;
+        } while (l->state == LOOKUP_FLYING);
+
+        /* One outlier must not switch spinning off for long, so each counts for little. */
+        waited_ns = MIN(now_ns() - start_ns, 4 * SPIN_NS_MAX);
+        client->wait_ns_mean = (7 * client->wait_ns_mean + waited_ns) / 8;
+        return 0;
+}
+
+/* ---- The API ---- */
+
+_public_ int carvq_submit(carvq_table *table, const uint64_t *ids, size_t n_ids,
+                          const struct carvq_lookup_options *options, carvq_ticket *ret_ticket) {
+        struct carvq_client *client = table->client;
+        struct codec_request request;
+        struct lookup *l;
+        int r;
+
+        if (!client)
+                return fault_set(&table->error, -EOPNOTSUPP,
+                                 "a direct table has no ring: use carvq_lookup()");
+        client->error.text[0] = '\0';
+        r = request_init(&request, table, ids, n_ids, options, RING_OUT_ALIGNMENT, &client->error);
+        if (r < 0)
+                return r;
+        if (n_ids > client->max_ids || request.n_bags > client->max_ids)
+                return fault_set(&client->error, -EMSGSIZE,
+                                 "%zu ids and %" PRIu64 " bags, the daemon takes %" PRIu32
+                                 " of each in one submission",
+                                 n_ids, request.n_bags, client->max_ids);
+        r = lookup_submit(client, table, &request, &l);
+        if (r < 0)
+                return r;
+        *ret_ticket = l->ticket;
+        return 0;
+}
+
+static struct lookup *find_wanted(struct carvq_client *client, carvq_ticket ticket) {
+        struct lookup *l = find(client, ticket);
+
+        client->error.text[0] = '\0';
+        if (l && l->state != LOOKUP_ABANDONED)
+                return l;
+        fault_set(&client->error, -ENOENT, "ticket %" PRIu64 " is not in flight", ticket);
+        return NULL;
+}
+
+static int hand_out(struct carvq_client *client, struct lookup *l, struct carvq_rows *ret_rows) {
+        int r;
+
+        mark_seen(client, l);
+        r = lookup_outcome(client, l, 0);
+        if (r < 0) {
+                lookup_release(client, l);
+                return r;
+        }
+        *ret_rows = (struct carvq_rows){
+                .rows = lookup_rows(client, l),
+                .n_rows = l->n_rows,
+                .row_stride_bytes = l->row_stride_bytes,
+                .n_cols = l->n_cols,
+                .type = l->type,
+        };
+        return 0;
+}
+
+_public_ int carvq_poll(carvq_client *client, carvq_ticket ticket, struct carvq_rows *ret_rows) {
+        struct lookup *l = find_wanted(client, ticket);
+        int r;
+
+        if (!l)
+                return -ENOENT;
+        client_reap(client);
+        if (l->state == LOOKUP_FLYING &&
+            (client->ring.waiting & 1 || ++client->n_idle_polls % POLLS_PER_LOOK == 0)) {
+                client_ring_disarm(&client->ring);
+                client_drain(client);
+        }
+        if (l->state == LOOKUP_FLYING) {
+                r = client_check(client);
+                if (r < 0)
+                        lookup_release(client, l);
+                return r;
+        }
+        r = hand_out(client, l, ret_rows);
+        return r < 0 ? r : 1;
+}
+
+_public_ int carvq_wait(carvq_client *client, carvq_ticket ticket, uint64_t timeout_ns,
+                        struct carvq_rows *ret_rows) {
+        struct lookup *l = find_wanted(client, ticket);
+        int r;
+
+        if (!l)
+                return -ENOENT;
+        r = lookup_wait(client, l, deadline_after(timeout_ns ? timeout_ns : client->timeout_ns));
+        if (r == -ECONNRESET)
+                lookup_release(client, l);
+        return r < 0 ? r : hand_out(client, l, ret_rows);
+}
+
+_public_ void carvq_release(carvq_client *client, carvq_ticket ticket) {
+        struct lookup *l = find(client, ticket);
+
+        if (l)
+                lookup_release(client, l);
+}
+
+_public_ int carvq_arm(carvq_client *client) {
+        client->error.text[0] = '\0';
+        client_drain(client); /* of old wake-ups, before a new one is asked for */
+        for (;;) {
+                client_reap(client);
+                if (client->n_unseen)
+                        return 1;
+                if (client->broken)
+                        return client_check(client);
+                if (client_ring_arm(&client->ring))
+                        return 0;
+        }
+}
