@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See control-report.h. A value that could not be made is NULL, and makes what contains it NULL. */
+#include "control-report.h"
+
+#include <string.h>
+
+#include "clock.h"
+#include "control-call.h"
+
+#define NS_PER_S UINT64_C(1000000000)
+
+static json_t *number(uint64_t n) {
+        return varlink_number(n);
+}
+
+static json_t *text(const char *t) {
+        return varlink_text(t);
+}
+
+#define object(fields) varlink_object_new(fields, ARRAY_SIZE(fields))
+
+static uint64_t seconds_since(uint64_t start_ns) {
+        return (clock_ns() - start_ns) / NS_PER_S;
+}
+
+json_t *control_report_info(void) {
+        return json_pack("{ss ss ss ss s[ss]}", "vendor", "carvq", "product", "carvqd", "version",
+                         CARVQ_VERSION, "url", "", "interfaces", CONTROL_SERVICE_INTERFACE,
+                         CONTROL_INTERFACE);
+}
+
+static json_t *cpu_features(uint32_t features) {
+        static const struct {
+                uint32_t bit;
+                const char *name;
+        } names[] = {
+                { CODEC_CPU_AVX2, "avx2" },
+                { CODEC_CPU_AVX512, "avx512" },
+                { CODEC_CPU_NEON, "neon" },
+        };
+        json_t *list = json_array();
+
+        for (size_t i = 0; list && i < ARRAY_SIZE(names); i++)
+                if ((features & names[i].bit) &&
+                    json_array_append_new(list, json_string(names[i].name)) < 0) {
+                        json_decref(list);
+                        return NULL;
+                }
+        return list;
+}
+
+json_t *control_report_status(const struct daemon *daemon) {
+        const struct config *config = &daemon->config;
+        const struct store_table *table;
+        uint64_t n_tables = 0;
+
+        TAILQ_FOREACH(table, &daemon->store.tables, link) {
+                n_tables += table->published;
+        }
+
+        const struct varlink_field fields[] = {
+                { "version", text(CARVQ_VERSION) },
+                { "pid", number((uint64_t)getpid()) },
+                { "uptime_seconds", number(seconds_since(daemon->started_ns)) },
+                { "epoch", json_sprintf("%016" PRIx64, daemon->epoch) },
+                { "stopping", json_boolean(daemon->stopping) },
+                { "socket_path", text(config->socket_path) },
+                { "control_path", text(config->control_path) },
+                { "kernel", text(daemon->kernels->name) },
+                { "cpu_features", cpu_features(daemon->cpu_features) },
+                { "n_tables", number(n_tables) },
+                { "n_clients", number(daemon->n_sessions) },
+                { "spin_ns_max", number(config->spin_ns_max) },
+                { "max_sessions", number(config->max_sessions) },
+                { "max_ring_bytes", number(config->max_ring_bytes) },
+        };
+        return object(fields);
+}
+
+static json_t *report_memory(const struct smaps_range *memory, int error) {
+        bool known = error >= 0 && memory->found;
+        json_t *reason = json_null();
+
+        if (error < 0)
+                reason = json_sprintf("/proc/self/smaps: %s", strerror(-error));
+        else if (!memory->found)
+                reason = text("/proc/self/smaps does not list the mapping by itself");
+
+        const struct varlink_field fields[] = {
+                { "pss_bytes", known ? number(memory->pss_bytes) : json_null() },
+                { "rss_bytes", known ? number(memory->rss_bytes) : json_null() },
+                { "unavailable", reason },
+        };
+        return object(fields);
+}
+
+json_t *control_report_table(const struct store_table *table, const struct smaps_range *memory,
+                             int error) {
+        const struct table_header *h = &table->file.table.contents.header;
+        uint64_t n_values = h->n_rows * h->n_dims; /* at most 2^40 x 2^16 */
+        const struct varlink_field size[] = {
+                { "file_bytes", number(h->file_bytes) },
+                { "bits_per_parameter", json_real((double)h->file_bytes * 8 / (double)n_values) },
+        };
+        const struct varlink_field full[] = {
+                { "f32_bytes", number(n_values * sizeof(float)) },
+                { "f16_bytes", number(n_values * sizeof(uint16_t)) },
+        };
+        const struct varlink_field fields[] = {
+                { "name", text(table->name) },
+                { "generation", number(table->generation) },
+                { "path", text(table->path) },
+                { "is_published", json_boolean(table->published) },
+                { "n_clients", number(table->n_users) },
+                { "codec", text(table_codec_name(h->codec)) },
+                { "n_rows", number(h->n_rows) },
+                { "n_dims", number(h->n_dims) },
+                { "record_bytes", number(h->record_bytes) },
+                { "counted", object(size) },
+                { "modelled", object(full) },
+                { "measured", report_memory(memory, error) },
+        };
+        return object(fields);
+}
+
+static json_t *report_counted(const struct stats_snapshot *s) {
+        const struct varlink_field errors[] = {
+                { "invalid", number(s->n_status[RING_STATUS_INVALID]) },
+                { "out_of_range", number(s->n_status[RING_STATUS_OUT_OF_RANGE]) },
+                { "no_table", number(s->n_status[RING_STATUS_NO_TABLE]) },
+                { "retired", number(s->n_status[RING_STATUS_RETIRED]) },
+                { "no_memory", number(s->n_status[RING_STATUS_NO_MEMORY]) },
+        };
+        const struct varlink_field fields[] = {
+                { "n_lookups", number(s->n_lookups) },
+                { "n_errors", number(s->n_errors) },
+                { "errors", object(errors) },
+                { "n_rows", number(s->n_rows) },
+                { "n_rows_read", number(s->n_rows_read) },
+                { "n_values_read", number(s->n_values_read) },
+                { "table_read_bytes", number(s->bytes_read) },
+                { "arena_write_bytes", number(s->bytes_written) },
+        };
+        return object(fields);
+}
+
+static json_t *saved(uint64_t actual, uint64_t full) {
+        return full ? json_real(1.0 - (double)actual / (double)full) : json_null();
+}
+
+/* Three legs: the table's records, the answers written, and the answers read by the client. */
+static uint64_t all_legs(uint64_t table_read_bytes, const struct stats_snapshot *s) {
+        return table_read_bytes + 2 * s->bytes_written;
+}
+
+static json_t *report_full(const struct stats_snapshot *s, uint64_t value_bytes) {
+        uint64_t read = s->n_values_read * value_bytes, total = all_legs(read, s);
+        const struct varlink_field fields[] = {
+                { "table_read_bytes", number(read) },
+                { "arena_write_bytes", number(s->bytes_written) },
+                { "client_read_bytes", number(s->bytes_written) },
+                { "total_bytes", number(total) },
+                { "table_read_saved", saved(s->bytes_read, read) },
+                { "total_saved", saved(all_legs(s->bytes_read, s), total) },
+        };
+        return object(fields);
+}
+
+static json_t *report_modelled(const struct stats_snapshot *s) {
+        const struct varlink_field fields[] = {
+                { "client_read_bytes", number(s->bytes_written) },
+                { "total_bytes", number(all_legs(s->bytes_read, s)) },
+                { "full_f32", report_full(s, sizeof(float)) },
+                { "full_f16", report_full(s, sizeof(uint16_t)) },
+        };
+        return object(fields);
+}
+
+static json_t *report_latency(const struct stats_snapshot *s) {
+        bool known = s->n_lookups > s->n_errors;
+        const struct varlink_field fields[] = {
+                { "p50_ns", known ? number(s->latency_p50_ns) : json_null() },
+                { "p99_ns", known ? number(s->latency_p99_ns) : json_null() },
+                { "max_ns", known ? number(s->latency_max_ns) : json_null() },
+        };
+        return object(fields);
+}
+
+static json_t *report_stats(const struct stats *stats) {
+        struct stats_snapshot s;
+
+        stats_read(stats, &s);
+
+        const struct varlink_field fields[] = {
+                { "counted", report_counted(&s) },
+                { "modelled", report_modelled(&s) },
+                { "measured", report_latency(&s) },
+        };
+        return object(fields);
+}
+
+json_t *control_report_table_stats(const struct store_table *table,
+                                   const struct smaps_range *memory, int error) {
+        const struct varlink_field fields[] = {
+                { "table", control_report_table(table, memory, error) },
+                { "stats", report_stats(&table->stats) },
+        };
+        return object(fields);
+}
+
+static json_t *report_client(struct session *session) {
+        static const char *const states[] = {
+                [SESSION_HELLO] = "hello",
+                [SESSION_RING] = "ring",
+                [SESSION_READY] = "ready",
+                [SESSION_CLOSING] = "closing",
+        };
+        const struct session_info *info = session_info(session);
+        struct stats_snapshot s;
+
+        stats_read(session_stats(session), &s);
+
+        const struct varlink_field fields[] = {
+                { "session", number(info->id) },
+                { "pid", number((uint64_t)info->pid) },
+                { "uid", number(info->uid) },
+                { "gid", number(info->gid) },
+                { "name", text(info->name) },
+                { "state", text(states[info->state]) },
+                { "connected_seconds", number(seconds_since(info->connected_ns)) },
+                { "ring_bytes", number(info->ring_bytes) },
+                { "n_tables", number(info->n_tables) },
+                { "n_lookups", number(s.n_lookups) },
+                { "n_rows", number(s.n_rows) },
+        };
+        return object(fields);
+}
+
+static json_t *report_client_stats(struct session *session) {
+        const struct varlink_field fields[] = {
+                { "client", report_client(session) },
+                { "stats", report_stats(session_stats(session)) },
+        };
+        return object(fields);
+}
+
+static json_t *for_each_client(struct daemon *daemon, json_t *(*report)(struct session *session)) {
+        json_t *list = json_array();
+
+        for (struct session *s = session_first(daemon); list && s; s = session_next(s))
+                if (json_array_append_new(list, report(s)) < 0) {
+                        json_decref(list);
+                        return NULL;
+                }
+        return list;
+}
+
+json_t *control_report_clients(struct daemon *daemon) {
+        return for_each_client(daemon, report_client);
+}
+
+json_t *control_report_client_stats(struct daemon *daemon) {
+        return for_each_client(daemon, report_client_stats);
+}

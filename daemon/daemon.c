@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Puts the modules together and runs them: start, readiness, signals, the half-second tick, the
+ * end. All on the main thread, which runs the loop and touches no table page.
+ */
+#include "daemon.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <systemd/sd-daemon.h>
+
+#include "clock.h"
+#include "control.h"
+
+#define TICK_NS 500000000
+
+/* ---- loading tables ---- */
+
+struct load {
+        struct chore chore; /* first */
+        struct daemon *daemon;
+        char *name, *path;
+        struct store_table *table;
+        int r;
+        struct fault fault;
+        daemon_load_done done;
+        void *userdata;
+};
+
+static void load_free(struct load *load) {
+        free(load->name);
+        free(load->path);
+        free(load);
+}
+
+static void load_work(struct chore *chore) {
+        struct load *load = (struct load *)chore;
+
+        load->r = store_table_new(load->name, load->path, &load->table, &load->fault);
+}
+
+static void serve_clients(struct daemon *daemon);
+
+static void load_done(struct chore *chore) {
+        struct load *load = (struct load *)chore;
+        struct daemon *daemon = load->daemon;
+
+        if (load->r >= 0) {
+                const struct table_header *h = &load->table->file.table.contents.header;
+
+                store_publish(&daemon->store, load->table);
+                log_fields(LOG_LEVEL_INFO, (const char *[]){ "TABLE", load->name, NULL },
+                           "table %s: %" PRIu64 " x %" PRIu32 ", %s, generation %" PRIu64
+                           ", from %s",
+                           load->name, h->n_rows, h->n_dims, table_codec_name(h->codec),
+                           load->table->generation, load->path);
+        } else
+                log_fields(LOG_LEVEL_ERROR, (const char *[]){ "TABLE", load->name, NULL },
+                           "table %s is not loaded: %s", load->name, load->fault.text);
+        if (load->done)
+                load->done(load->userdata, load->r, load->fault.text);
+        load_free(load);
+        if (--daemon->n_loading == 0)
+                serve_clients(daemon);
+}
+
+int daemon_load(struct daemon *daemon, const char *name, const char *path, daemon_load_done done,
+                void *userdata) {
+        struct load *load = calloc(1, sizeof(*load));
+
+        if (!load)
+                return -ENOMEM;
+        load->name = strdup(name);
+        load->path = strdup(path);
+        if (!load->name || !load->path) {
+                load_free(load);
+                return -ENOMEM;
+        }
+        load->daemon = daemon;
+        load->done = done;
+        load->userdata = userdata;
+        load->chore.work = load_work;
+        load->chore.done = load_done;
+        daemon->n_loading++;
+        chores_post(daemon->chores, &load->chore);
+        return 0;
+}
+
+/* NAME.carvq is published as NAME; files that begin with a dot are somebody's work in progress. */
+static void load_folder(struct daemon *daemon) {
+        static const char suffix[] = ".carvq";
+        struct dirent *entry;
+        DIR *dir = opendir(daemon->config.tables_dir);
+
+        if (!dir) {
+                log_error("%s: %s", daemon->config.tables_dir, strerror(errno));
+                return;
+        }
+        while ((entry = readdir(dir))) {
+                size_t n = strlen(entry->d_name), n_suffix = sizeof(suffix) - 1;
+                char path[PATH_MAX], name[NAME_MAX + 1];
+
+                if (entry->d_name[0] == '.' || n <= n_suffix ||
+                    strcmp(entry->d_name + n - n_suffix, suffix) != 0)
+                        continue;
+                snprintf(name, sizeof(name), "%.*s", (int)(n - n_suffix), entry->d_name);
+                if (snprintf(path, sizeof(path), "%s/%s", daemon->config.tables_dir,
+                             entry->d_name) < (int)sizeof(path))
+                        daemon_load(daemon, name, path, NULL, NULL);
+        }
+        closedir(dir);
+}
+
+static void load_configured(struct daemon *daemon) {
+        struct config_table *t;
+
+        STAILQ_FOREACH(t, &daemon->config.tables, link) {
+                daemon_load(daemon, t->name, t->path, NULL, NULL);
+        }
+        if (daemon->config.tables_dir)
+                load_folder(daemon);
+}
+
+/* ---- clients ---- */
+
+/* Heartbeats and handshake deadlines, only while there is somebody to have them. */
+static void start_tick(struct daemon *daemon) {
+        if (daemon->ticking)
+                return;
+        daemon->ticking = true;
+        daemon->tick.tv_nsec = TICK_NS;
+        io_uring_prep_timeout(loop_prepare(daemon->loop, &daemon->tick_op), &daemon->tick, 0, 0);
+}
+
+static void on_tick(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
+        struct daemon *daemon = container_of(op, struct daemon, tick_op);
+
+        (void)res;
+        (void)cqe_flags;
+        daemon->ticking = false;
+        if (!daemon->n_sessions)
+                return;
+        worker_heartbeat(daemon->worker);
+        sessions_expire(daemon, clock_ns());
+        start_tick(daemon);
+}
+
+static void on_data_client(void *userdata, int fd) {
+        struct daemon *daemon = userdata;
+
+        if (session_new(daemon, fd) >= 0)
+                start_tick(daemon);
+}
+
+static void on_control_client(void *userdata, int fd) {
+        control_connection_new(userdata, fd);
+}
+
+/* When the first tables are there, so that an early client does not miss one. */
+static void serve_clients(struct daemon *daemon) {
+        if (daemon->ready || daemon->stopping)
+                return;
+        daemon->ready = true;
+        listener_start(&daemon->data, daemon->loop, on_data_client, daemon);
+        listener_start(&daemon->control, daemon->loop, on_control_client, daemon);
+        log_notice("ready: data socket %s, control socket %s, kernels %s",
+                   daemon->config.socket_path, daemon->config.control_path, daemon->kernels->name);
+        sd_notify(0, "READY=1\nSTATUS=Serving.");
+}
+
+/* ---- the end ---- */
+
+void daemon_connection_ended(struct daemon *daemon) {
+        if (daemon->stopping && !daemon->n_sessions && !daemon->n_control_connections)
+                loop_stop(daemon->loop);
+}
+
+void daemon_stop(struct daemon *daemon) {
+        struct session *s, *next;
+
+        if (daemon->stopping)
+                return;
+        daemon->stopping = true;
+        log_notice("stopping: %" PRIu32 " clients to drain", daemon->n_sessions);
+        sd_notify(0, "STOPPING=1");
+        if (daemon->ready) {
+                listener_close(&daemon->data);
+                listener_close(&daemon->control);
+        }
+        for (s = TAILQ_FIRST(&daemon->sessions); s; s = next) {
+                next = session_next(s);
+                session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
+        }
+        control_close(daemon);
+        daemon_connection_ended(daemon);
+}
+
+static void wait_for_signal(struct daemon *daemon) {
+        io_uring_prep_poll_add(loop_prepare(daemon->loop, &daemon->signal_op), daemon->signal_fd,
+                               POLLIN);
+}
+
+static void on_signal(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
+        struct daemon *daemon = container_of(op, struct daemon, signal_op);
+        struct signalfd_siginfo info;
+
+        (void)res;
+        (void)cqe_flags;
+        while (read(daemon->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+                if (info.ssi_signo == SIGHUP && !daemon->stopping)
+                        load_configured(daemon);
+                else if (info.ssi_signo != SIGHUP)
+                        daemon_stop(daemon);
+        }
+        wait_for_signal(daemon);
+}
+
+static int init_signals(struct daemon *daemon, struct fault *ret_fault) {
+        sigset_t set;
+
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGINT);
+        sigaddset(&set, SIGHUP);
+        /* Before there is a second thread, so that all of them inherit it. */
+        sigprocmask(SIG_BLOCK, &set, NULL);
+        signal(SIGPIPE, SIG_IGN);
+        daemon->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (daemon->signal_fd < 0)
+                return fault_set(ret_fault, -errno, "signalfd: %s", strerror(errno));
+        return 0;
+}
+
+/* ---- the beginning ---- */
+
+/* Sockets from the service manager, by name; those it does not pass are made here. */
+static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
+        char **names = NULL;
+        int n = sd_listen_fds_with_names(1, &names), r = 0;
+        bool data = false, control = false;
+
+        for (int i = 0; i < n && r >= 0; i++) {
+                int fd = SD_LISTEN_FDS_START + i;
+
+                if (!strcmp(names[i], "data") && !data) {
+                        data = true;
+                        r = listener_adopt(&daemon->data, fd, SOCK_SEQPACKET, ret_fault);
+                } else if (!strcmp(names[i], "control") && !control) {
+                        control = true;
+                        r = listener_adopt(&daemon->control, fd, SOCK_STREAM, ret_fault);
+                } else {
+                        log_warning("passed descriptor %d is named '%s', expected data or control: "
+                                    "closed",
+                                    fd, names[i]);
+                        close(fd);
+                }
+        }
+        for (int i = 0; i < n; i++)
+                free(names[i]);
+        free(names);
+        if (r >= 0 && !data)
+                r = listener_bind(&daemon->data, daemon->config.socket_path, SOCK_SEQPACKET,
+                                  ret_fault);
+        if (r >= 0 && !control)
+                r = listener_bind(&daemon->control, daemon->config.control_path, SOCK_STREAM,
+                                  ret_fault);
+        return r;
+}
+
+static int init_kernels(struct daemon *daemon, struct fault *ret_fault) {
+        uint32_t mask = ~0u;
+
+        if (daemon->config.cpu_mask && codec_cpu_mask_parse(daemon->config.cpu_mask, &mask) < 0)
+                return fault_set(
+                        ret_fault, -EINVAL,
+                        "cpu-mask '%s': expected names like 'scalar' or 'avx2,avx512', 'all' or "
+                        "a number",
+                        daemon->config.cpu_mask);
+        daemon->cpu_features = codec_cpu_features() & mask;
+        daemon->kernels = codec_kernels_choose(daemon->cpu_features);
+        return 0;
+}
+
+static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
+        int r;
+
+        TAILQ_INIT(&daemon->sessions);
+        control_init(daemon);
+        store_init(&daemon->store, NULL);
+        daemon->signal_fd = daemon->data.fd = daemon->control.fd = -1;
+        daemon->started_ns = clock_ns();
+        daemon->signal_op.done = on_signal;
+        daemon->tick_op.done = on_tick;
+        while (getrandom(&daemon->epoch, sizeof(daemon->epoch), 0) < 0 && errno == EINTR)
+                ;
+
+        r = init_kernels(daemon, ret_fault);
+        if (r >= 0)
+                r = init_signals(daemon, ret_fault);
+        if (r >= 0)
+                r = loop_new(&daemon->loop, ret_fault);
+        if (r >= 0)
+                r = init_listeners(daemon, ret_fault);
+        if (r < 0)
+                return r;
+        r = chores_new(loop_mailbox(daemon->loop), &daemon->chores);
+        if (r < 0)
+                return fault_set(ret_fault, r, "chore thread: %s", strerror(-r));
+        store_init(&daemon->store, daemon->chores);
+        return worker_new(
+                &(struct worker_options){
+                        .kernels = daemon->kernels,
+                        .spin_ns_max = daemon->config.spin_ns_max,
+                        .home = loop_mailbox(daemon->loop),
+                },
+                &daemon->worker, ret_fault);
+}
+
+static void daemon_deinit(struct daemon *daemon) {
+        worker_free(daemon->worker);
+        store_deinit(&daemon->store);
+        chores_free(daemon->chores);
+        if (!daemon->stopping) {
+                listener_close(&daemon->data);
+                listener_close(&daemon->control);
+        }
+        loop_free(daemon->loop);
+        closep(&daemon->signal_fd);
+        config_deinit(&daemon->config);
+}
+
+int daemon_run(struct config *config, struct fault *ret_fault) {
+        struct daemon daemon = { .config = *config };
+        int r;
+
+        *config = (struct config){ 0 };
+        r = daemon_init(&daemon, ret_fault);
+        if (r >= 0) {
+                wait_for_signal(&daemon);
+                load_configured(&daemon);
+                if (!daemon.n_loading)
+                        serve_clients(&daemon);
+                r = loop_run(daemon.loop);
+                if (r < 0)
+                        fault_set(ret_fault, r, "event loop: %s", strerror(-r));
+        }
+        daemon_deinit(&daemon);
+        return r;
+}

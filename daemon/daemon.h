@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole: what main() puts together and the modules on the loop thread share. */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "chore.h"
+#include "config.h"
+#include "listener.h"
+#include "loop.h"
+#include "session.h"
+#include "store.h"
+#include "worker.h"
+
+struct daemon {
+        struct config config;
+        struct loop *loop;
+        struct chores *chores;
+        struct worker *worker;
+        struct store store;
+        struct listener data, control;
+        const struct codec_kernels *kernels;
+        uint32_t cpu_features; /* enum codec_cpu, after the mask */
+        TAILQ_HEAD(, session) sessions;
+        uint32_t n_sessions;
+        uint64_t last_session_id;
+        TAILQ_HEAD(, control_connection) control_connections;
+        uint32_t n_control_connections;
+        uint64_t epoch;      /* random, in every WELCOME */
+        uint64_t started_ns; /* CLOCK_MONOTONIC */
+        uint32_t n_loading;
+        bool ready, stopping;
+
+        struct loop_op signal_op, tick_op;
+        int signal_fd;
+        bool ticking;
+        struct __kernel_timespec tick;
+};
+
+/* Takes over the configuration. Runs until SIGTERM or SIGINT; 0 after an orderly end. */
+int daemon_run(struct config *config, struct fault *ret_fault);
+
+/*
+ * Loads a table on the chore thread, publishes it, logs, and then calls `done` (may be NULL) on the
+ * loop thread with 0, or with a negative errno and the reason. -ENOMEM: nothing was started.
+ */
+typedef void (*daemon_load_done)(void *userdata, int r, const char *reason);
+int daemon_load(struct daemon *daemon, const char *name, const char *path, daemon_load_done done,
+                void *userdata);
+
+/* Drains the sessions, then ends daemon_run(). */
+void daemon_stop(struct daemon *daemon);
+
+/* For session.c and control.c: a connection is gone for good. */
+void daemon_connection_ended(struct daemon *daemon);

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ring-server.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* Without these a client could truncate the memory and turn our next store into a SIGBUS. */
+static int check_memfd(int memfd, uint64_t ring_bytes, struct fault *ret_fault) {
+        struct stat st;
+        int seals;
+
+        seals = fcntl(memfd, F_GET_SEALS);
+        if (seals < 0)
+                return fault_set(ret_fault, -EINVAL, "ring memory: not a memfd that can be sealed");
+        if ((seals & SEALS_NEEDED) != SEALS_NEEDED)
+                return fault_set(ret_fault, -EINVAL,
+                                 "ring memory: seals are 0x%x, expected SHRINK, GROW and SEAL",
+                                 seals);
+        /* A write seal would make our mapping fail later and confusingly. */
+        if (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
+                return fault_set(ret_fault, -EINVAL, "ring memory: sealed against writing");
+        if (fstat(memfd, &st) < 0)
+                return fault_set(ret_fault, -errno, "ring memory: fstat: %s", strerror(errno));
+        if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != ring_bytes)
+                return fault_set(ret_fault, -EINVAL,
+                                 "ring memory: %" PRIu64 " bytes, expected %" PRIu64
+                                 " by its geometry",
+                                 (uint64_t)st.st_size, ring_bytes);
+        /* Huge pages would make the daemon's fault fail where the pool is empty: SIGBUS again. */
+        if (st.st_blksize != (blksize_t)sysconf(_SC_PAGESIZE))
+                return fault_set(ret_fault, -EINVAL, "ring memory: on huge pages (hugetlb)");
+        return 0;
+}
+
+int ring_server_init(struct ring_server *s, int memfd, const struct ring_geometry *geometry,
+                     uint64_t epoch, int socket_fd, struct fault *ret_fault) {
+        struct ring_layout l;
+        uint8_t *memory;
+        int r;
+
+        r = ring_layout_compute(geometry, &l, ret_fault);
+        if (r < 0)
+                return r;
+        r = check_memfd(memfd, l.ring_bytes, ret_fault);
+        if (r < 0)
+                return r;
+        memory = mmap(NULL, l.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+        if (memory == MAP_FAILED)
+                return fault_set(ret_fault, -errno, "ring memory: mmap of %" PRIu64 " bytes: %s",
+                                 l.ring_bytes, strerror(errno));
+
+        *s = (struct ring_server){
+                .layout = l,
+                .memory = memory,
+                .header = (struct ring_header *)memory,
+                .submissions = (const struct ring_submission *)(memory + l.sq_offset),
+                .completions = (struct ring_completion *)(memory + l.cq_offset),
+                .ids = memory + l.ids_offset,
+                .arena = memory + l.arena_offset,
+                .socket_fd = socket_fd,
+        };
+        atomic_store_explicit(&s->header->epoch, epoch, memory_order_relaxed);
+        return 0;
+}
+
+void ring_server_deinit(struct ring_server *s) {
+        if (s->memory)
+                munmap(s->memory, s->layout.ring_bytes);
+        s->memory = NULL;
+}
+
+int ring_server_room(struct ring_server *s, uint32_t *ret_n, struct fault *ret_fault) {
+        /* Acquire pairs with the client's release of cq_head: its reads of the entries are done. */
+        uint32_t head = atomic_load_explicit(&s->header->cq_head, memory_order_acquire), n_used;
+        uint32_t n_entries = s->layout.geometry.cq_entries;
+
+        if (ring_distance(s->cq_tail, head, n_entries, &n_used) < 0)
+                return fault_set(ret_fault, -EPROTO,
+                                 "cq_head is %" PRIu32 ", expected at most %" PRIu32
+                                 " behind the tail at %" PRIu32,
+                                 head, n_entries, s->cq_tail);
+        *ret_n = n_entries - n_used;
+        return 0;
+}
+
+int ring_server_pending(struct ring_server *s, uint32_t *ret_n, struct fault *ret_fault) {
+        /* Acquire pairs with the client's release of sq_tail: entry and ids are written. */
+        uint32_t tail = atomic_load_explicit(&s->header->sq_tail, memory_order_acquire);
+        uint32_t n_entries = s->layout.geometry.sq_entries;
+
+        if (ring_distance(tail, s->sq_head, n_entries, ret_n) < 0)
+                return fault_set(ret_fault, -EPROTO,
+                                 "sq_tail is %" PRIu32 ", expected at most %" PRIu32
+                                 " ahead of the head at %" PRIu32,
+                                 tail, n_entries, s->sq_head);
+        return 0;
+}
+
+void ring_server_take(struct ring_server *s, struct ring_submission *ret_submission) {
+        uint32_t mask = s->layout.geometry.sq_entries - 1;
+
+        memcpy(ret_submission, &s->submissions[s->sq_head & mask], sizeof(*ret_submission));
+        s->sq_head++;
+        /* Release: the copy is done before the client may reuse the entry. */
+        atomic_store_explicit(&s->header->sq_head, s->sq_head, memory_order_release);
+}
+
+/* At most one WAKE for each time that the client went to sleep. */
+static void wake_client(struct ring_server *s) {
+        struct wire_wake wake = { .header = { WIRE_WAKE, sizeof(wake) } };
+        uint32_t waiting;
+
+        /* Partner: the client's fence between raising client_waiting and its last look at cq_tail.
+         */
+        atomic_thread_fence(memory_order_seq_cst);
+        waiting = atomic_load_explicit(&s->header->client_waiting, memory_order_relaxed);
+        if (!(waiting & 1) || waiting == s->wait_answered)
+                return;
+        s->wait_answered = waiting;
+        /* Not waiting for room: a client whose queue is full has wakes enough. */
+        send(s->socket_fd, &wake, sizeof(wake), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void ring_server_complete(struct ring_server *s, const struct ring_completion *completion) {
+        uint32_t mask = s->layout.geometry.cq_entries - 1;
+
+        memcpy(&s->completions[s->cq_tail & mask], completion, sizeof(*completion));
+        s->cq_tail++;
+        /* Release pairs with the client's acquire of cq_tail: entry and rows are written. */
+        atomic_store_explicit(&s->header->cq_tail, s->cq_tail, memory_order_release);
+        wake_client(s);
+}
+
+void ring_server_announce_sleep(struct ring_server *s) {
+        atomic_store_explicit(&s->header->daemon_sleeping, 1, memory_order_relaxed);
+        /* Partner: the client's fence between publishing an index and reading daemon_sleeping. */
+        atomic_thread_fence(memory_order_seq_cst);
+}
+
+void ring_server_announce_awake(struct ring_server *s) {
+        atomic_store_explicit(&s->header->daemon_sleeping, 0, memory_order_relaxed);
+}
+
+void ring_server_heartbeat(struct ring_server *s, uint64_t now_ns) {
+        atomic_store_explicit(&s->header->heartbeat_ns, now_ns, memory_order_relaxed);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon's side of one client's rings. Runs on the worker. Everything in the shared memory is
+ * hostile: each word is read once into a private copy, indices are kept privately, and the arena is
+ * only written.
+ */
+#pragma once
+
+#include "proto/ring.h"
+#include "proto/wire.h"
+
+struct ring_server {
+        struct ring_layout layout;
+        void *memory;
+        struct ring_header *header;
+        const struct ring_submission *submissions;
+        struct ring_completion *completions;
+        const uint8_t *ids;
+        uint8_t *arena;
+        uint32_t sq_head; /* ours, published with release */
+        uint32_t cq_tail;
+        uint32_t wait_answered; /* the odd client_waiting we have sent a WAKE for */
+        int socket_fd;          /* borrowed: where a WAKE goes */
+};
+
+/*
+ * Checks seals, kind and size of the memfd and maps it; `memfd` stays the caller's. -EINVAL with
+ * the reason, or mmap's errno.
+ */
+int ring_server_init(struct ring_server *server, int memfd, const struct ring_geometry *geometry,
+                     uint64_t epoch, int socket_fd, struct fault *ret_fault);
+void ring_server_deinit(struct ring_server *server);
+
+/* Free completion entries. -EPROTO: the client's index is impossible. */
+int ring_server_room(struct ring_server *server, uint32_t *ret_n, struct fault *ret_fault);
+/* Submissions that wait. -EPROTO likewise. */
+int ring_server_pending(struct ring_server *server, uint32_t *ret_n, struct fault *ret_fault);
+/* Copies the oldest one out and frees its entry; there must be one. */
+void ring_server_take(struct ring_server *server, struct ring_submission *ret_submission);
+/* There must be room. Publishes, and sends a WAKE if the client sleeps. */
+void ring_server_complete(struct ring_server *server, const struct ring_completion *completion);
+
+/* Asks for doorbells; the caller looks once more before it believes that there is no work. */
+void ring_server_announce_sleep(struct ring_server *server);
+void ring_server_announce_awake(struct ring_server *server);
+void ring_server_heartbeat(struct ring_server *server, uint64_t now_ns);

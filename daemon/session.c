@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "session.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include "clock.h"
+#include "daemon.h"
+
+#define HANDSHAKE_NS UINT64_C(5000000000)
+
+/* Room for a few more descriptors than any message may carry, so that a wrong number is seen as
+ * such. */
+#define FDS_MAX 4
+
+struct session {
+        struct worker_seat seat; /* first: worker's callbacks hand it back */
+        struct session_info info;
+        struct daemon *daemon;
+        int fd;
+
+        struct loop_op receive_op;
+        bool receiving, attached;
+        uint32_t n_changes; /* slot changes under way */
+        struct msghdr message;
+        struct iovec iov;
+        uint8_t buffer[WIRE_MESSAGE_BYTES];
+        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(FDS_MAX * sizeof(int))];
+
+        struct store_table
+                *tables[WIRE_TABLES_MAX];  /* our view of the seat's slots; holds the use */
+        uint64_t handles[WIRE_TABLES_MAX]; /* 0: free, or about to be */
+        uint64_t last_nonce;
+
+        enum wire_status close_status;
+        char close_text[WIRE_TEXT_BYTES];
+        struct chore cleanup;
+        TAILQ_ENTRY(session) link;
+};
+
+const struct session_info *session_info(const struct session *s) {
+        return &s->info;
+}
+
+const struct stats *session_stats(const struct session *s) {
+        return &s->seat.seat.stats;
+}
+
+struct session *session_first(struct daemon *daemon) {
+        return TAILQ_FIRST(&daemon->sessions);
+}
+
+struct session *session_next(struct session *s) {
+        return TAILQ_NEXT(s, link);
+}
+
+static void log_session(enum log_level level, const struct session *s, const char *what,
+                        const char *detail) {
+        char pid[16], uid[16], id[24];
+
+        snprintf(pid, sizeof(pid), "%d", s->info.pid);
+        snprintf(uid, sizeof(uid), "%u", s->info.uid);
+        snprintf(id, sizeof(id), "%" PRIu64, s->info.id);
+        log_fields(level,
+                   (const char *[]){ "SESSION", id, "CLIENT_PID", pid, "CLIENT_UID", uid,
+                                     "CLIENT_NAME", s->info.name, NULL },
+                   "client %s%s%s", what, detail[0] ? ": " : "", detail);
+}
+
+/* ---- sending: small and rare, straight from the loop, never waiting ---- */
+
+static int send_message(struct session *s, const void *message, size_t bytes, int fd) {
+        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(int))] = { 0 };
+        struct iovec iov = { (void *)(uintptr_t)message, bytes };
+        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+        if (fd >= 0) {
+                struct cmsghdr *c;
+
+                m.msg_control = control;
+                m.msg_controllen = sizeof(control);
+                c = CMSG_FIRSTHDR(&m);
+                c->cmsg_level = SOL_SOCKET;
+                c->cmsg_type = SCM_RIGHTS;
+                c->cmsg_len = CMSG_LEN(sizeof(int));
+                memcpy(CMSG_DATA(c), &fd, sizeof(int));
+        }
+        return sendmsg(s->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* A client that lets its queue fill up or is gone already gets no more; its end shows at the
+ * receive. */
+static void send_or_close(struct session *s, const void *message, size_t bytes, int fd) {
+        int r = send_message(s, message, bytes, fd);
+
+        if (r < 0)
+                session_close(s, WIRE_OK, r == -EAGAIN ? "does not read its socket" : strerror(-r));
+}
+
+static void send_error(int fd, enum wire_status status, const char *text) {
+        struct wire_error m = { .header = { WIRE_ERROR, sizeof(m) }, .status = status };
+
+        snprintf(m.text, sizeof(m.text), "%.255s", text);
+        send(fd, &m, sizeof(m), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* ---- the end ---- */
+
+static void cleanup_work(struct chore *chore) {
+        struct session *s = container_of(chore, struct session, cleanup);
+
+        /* The last reference to the client's memory: freeing gigabytes takes its time. */
+        serve_deinit(&s->seat.seat);
+        closep(&s->seat.doorbell_fd);
+        closep(&s->fd);
+}
+
+static void cleanup_done(struct chore *chore) {
+        struct session *s = container_of(chore, struct session, cleanup);
+        struct daemon *daemon = s->daemon;
+
+        TAILQ_REMOVE(&daemon->sessions, s, link);
+        daemon->n_sessions--;
+        free(s);
+        daemon_connection_ended(daemon);
+}
+
+static void finish_if_released(struct session *s) {
+        if (s->info.state != SESSION_CLOSING || s->attached || s->receiving || s->n_changes)
+                return;
+        for (uint32_t i = 0; i < WIRE_TABLES_MAX; i++)
+                if (s->tables[i])
+                        store_unuse(&s->daemon->store, s->tables[i]);
+        s->cleanup.work = cleanup_work;
+        s->cleanup.done = cleanup_done;
+        chores_post(s->daemon->chores, &s->cleanup);
+}
+
+static void hang_up(struct session *s) {
+        if (s->close_status != WIRE_OK)
+                send_error(s->fd, s->close_status, s->close_text);
+        /* Ends a receive that is under way. */
+        shutdown(s->fd, SHUT_RDWR);
+        finish_if_released(s);
+}
+
+void session_close(struct session *s, enum wire_status status, const char *text) {
+        if (s->info.state == SESSION_CLOSING)
+                return;
+        s->info.state = SESSION_CLOSING;
+        s->close_status = status;
+        snprintf(s->close_text, sizeof(s->close_text), "%.255s", text);
+        log_session(status == WIRE_OK || status == WIRE_SHUTDOWN ? LOG_LEVEL_DEBUG
+                                                                 : LOG_LEVEL_WARNING,
+                    s, "leaves", text);
+
+        /* First what was submitted, with its wake-ups; then the last word. */
+        if (s->attached)
+                worker_detach(&s->seat);
+        else
+                hang_up(s);
+}
+
+static void seat_detached(struct worker_seat *seat) {
+        struct session *s = (struct session *)seat;
+
+        s->attached = false;
+        hang_up(s);
+}
+
+static void seat_failed(struct worker_seat *seat, const struct fault *fault) {
+        session_close((struct session *)seat, WIRE_PROTOCOL, fault->text);
+}
+
+void sessions_expire(struct daemon *daemon, uint64_t now_ns) {
+        struct session *s, *next;
+
+        for (s = TAILQ_FIRST(&daemon->sessions); s; s = next) {
+                next = TAILQ_NEXT(s, link);
+                if (s->info.state <= SESSION_RING && now_ns - s->info.connected_ns > HANDSHAKE_NS)
+                        session_close(s, WIRE_PROTOCOL, "the handshake was not finished in 5 s");
+        }
+}
+
+/* ---- messages ---- */
+
+static void on_hello(struct session *s, const struct wire_hello *m) {
+        struct wire_welcome welcome = {
+                .header = { WIRE_WELCOME, sizeof(welcome) },
+                .magic = WIRE_MAGIC,
+                .version_major = WIRE_VERSION_MAJOR,
+                .version_minor = WIRE_VERSION_MINOR,
+                .max_ids = RING_IDS_MAX,
+                .features_accepted = m->features_offered & WIRE_FEATURES_KNOWN,
+                .epoch = s->daemon->epoch,
+                .session = s->info.id,
+                .max_ring_bytes = s->daemon->config.max_ring_bytes,
+                .server = "carvqd " CARVQ_VERSION,
+        };
+        char text[WIRE_TEXT_BYTES];
+
+        if (m->features_required & ~WIRE_FEATURES_KNOWN) {
+                snprintf(text, sizeof(text),
+                         "the client requires features 0x%" PRIx64 ", this daemon has 0x%" PRIx64,
+                         m->features_required, WIRE_FEATURES_KNOWN);
+                session_close(s, WIRE_VERSION, text);
+                return;
+        }
+        memcpy(s->info.name, m->name, sizeof(s->info.name));
+        s->info.state = SESSION_RING;
+        send_or_close(s, &welcome, sizeof(welcome), -1);
+}
+
+static void on_ring(struct session *s, const struct wire_ring *m, int memfd) {
+        struct wire_ready ready = { .header = { WIRE_READY, sizeof(ready) } };
+        struct ring_layout layout;
+        struct fault fault = { 0 };
+        char text[WIRE_TEXT_BYTES];
+
+        if (ring_layout_compute(&m->geometry, &layout, &fault) < 0) {
+                session_close(s, WIRE_RING_REFUSED, fault.text);
+                return;
+        }
+        if (layout.ring_bytes > s->daemon->config.max_ring_bytes) {
+                snprintf(text, sizeof(text),
+                         "a ring of %" PRIu64 " bytes, this daemon grants %" PRIu64
+                         " (max-ring-bytes)",
+                         layout.ring_bytes, s->daemon->config.max_ring_bytes);
+                session_close(s, WIRE_LIMIT, text);
+                return;
+        }
+        if (ring_server_init(&s->seat.seat.ring, memfd, &m->geometry, s->daemon->epoch, s->fd,
+                             &fault) < 0) {
+                session_close(s, WIRE_RING_REFUSED, fault.text);
+                return;
+        }
+        s->seat.doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (s->seat.doorbell_fd < 0) {
+                session_close(s, WIRE_INTERNAL, "carvqd has no descriptor left for the doorbell");
+                return;
+        }
+        s->info.ring_bytes = layout.ring_bytes;
+        s->info.state = SESSION_READY;
+        s->seat.failed = seat_failed;
+        s->seat.detached = seat_detached;
+        s->attached = true;
+        worker_attach(s->daemon->worker, &s->seat);
+        log_session(LOG_LEVEL_DEBUG, s, "is ready", "");
+        send_or_close(s, &ready, sizeof(ready), s->seat.doorbell_fd);
+}
+
+static void change_slot(struct session *s, struct worker_slot_change *change) {
+        change->seat = &s->seat;
+        s->n_changes++;
+        worker_change_slot(change);
+}
+
+static void answer_open(struct session *s, const struct wire_table *m) {
+        send_or_close(s, m, sizeof(*m), -1);
+}
+
+static void refuse_open(struct session *s, uint64_t request, enum wire_status status,
+                        const char *text) {
+        struct wire_table m = { .header = { WIRE_TABLE, sizeof(m) },
+                                .request = request,
+                                .status = status };
+
+        snprintf(m.text, sizeof(m.text), "%.255s", text);
+        answer_open(s, &m);
+}
+
+struct open_change {
+        struct worker_slot_change change; /* first */
+        uint64_t request;
+};
+
+static void open_done(struct worker_slot_change *change) {
+        _cleanup_(freep) struct open_change *open = (struct open_change *)change;
+        struct session *s = (struct session *)change->seat;
+        uint32_t i = (uint32_t)(change->handle % WIRE_TABLES_MAX);
+        struct store_table *t = s->tables[i];
+        const struct table_header *h = &t->file.table.contents.header;
+
+        s->n_changes--;
+        if (change->error < 0) {
+                s->tables[i] = NULL;
+                s->handles[i] = 0;
+                store_unuse(&s->daemon->store, t);
+                refuse_open(s, open->request, WIRE_INTERNAL, "carvqd is out of memory");
+        } else if (s->info.state == SESSION_READY) {
+                s->info.n_tables++;
+                answer_open(s, &(struct wire_table){
+                                       .header = { WIRE_TABLE, sizeof(struct wire_table) },
+                                       .request = open->request,
+                                       .codec = h->codec,
+                                       .table = change->handle,
+                                       .n_rows = h->n_rows,
+                                       .n_dims = h->n_dims,
+                                       .record_bytes = h->record_bytes,
+                                       .file_bytes = h->file_bytes,
+                                       .generation = t->generation,
+                               });
+        }
+        finish_if_released(s);
+}
+
+static int free_slot(const struct session *s) {
+        for (int i = 0; i < (int)WIRE_TABLES_MAX; i++)
+                if (!s->tables[i])
+                        return i;
+        return -ENOSPC;
+}
+
+static void on_open_table(struct session *s, const struct wire_open_table *m) {
+        struct store_table *table = store_find(&s->daemon->store, m->name);
+        struct open_change *open;
+        char text[WIRE_TEXT_BYTES];
+        int slot;
+
+        if (!table) {
+                snprintf(text, sizeof(text), "no table named '%s' is published", m->name);
+                refuse_open(s, m->request, WIRE_NO_TABLE, text);
+                return;
+        }
+        slot = free_slot(s);
+        if (slot < 0) {
+                refuse_open(s, m->request, WIRE_LIMIT,
+                            "256 tables are open in this session already");
+                return;
+        }
+        open = calloc(1, sizeof(*open));
+        if (!open) {
+                refuse_open(s, m->request, WIRE_INTERNAL, "carvqd is out of memory");
+                return;
+        }
+        store_use(table);
+        s->tables[slot] = table;
+        /* Unique in the session's life: a stale handle names nothing, not another table. */
+        s->handles[slot] = ++s->last_nonce * WIRE_TABLES_MAX + (uint64_t)slot;
+        open->request = m->request;
+        open->change.handle = s->handles[slot];
+        open->change.table = table;
+        open->change.done = open_done;
+        change_slot(s, &open->change);
+}
+
+static void close_done(struct worker_slot_change *change) {
+        struct session *s = (struct session *)change->seat;
+
+        s->n_changes--;
+        s->info.n_tables--;
+        s->tables[change->handle % WIRE_TABLES_MAX] = NULL;
+        store_unuse(&s->daemon->store, change->table);
+        free(change);
+        finish_if_released(s);
+}
+
+static void on_close_table(struct session *s, const struct wire_close_table *m) {
+        uint32_t i = (uint32_t)(m->table % WIRE_TABLES_MAX);
+        struct worker_slot_change *change;
+
+        if (!m->table || s->handles[i] != m->table) {
+                session_close(s, WIRE_PROTOCOL, "CLOSE_TABLE: the handle names no open table");
+                return;
+        }
+        change = calloc(1, sizeof(*change));
+        if (!change) {
+                session_close(s, WIRE_INTERNAL, "carvqd is out of memory");
+                return;
+        }
+        s->handles[i] = 0;
+        change->handle = m->table;
+        change->done = close_done;
+        change_slot(s, change);
+}
+
+static void on_message(struct session *s, size_t bytes, int fds[], size_t n_fds) {
+        struct fault fault = { 0 };
+        enum session_state state = s->info.state;
+        int type;
+
+        /* First, because another major version's HELLO may have another size. */
+        type = wire_check_version(s->buffer, bytes, &fault);
+        if (type >= 0)
+                type = wire_check(s->buffer, bytes, n_fds, &fault);
+        if (type < 0)
+                session_close(s, type == -EPROTONOSUPPORT ? WIRE_VERSION : WIRE_PROTOCOL,
+                              fault.text);
+        else if (state == SESSION_HELLO && type == WIRE_HELLO)
+                on_hello(s, (const struct wire_hello *)s->buffer);
+        else if (state == SESSION_RING && type == WIRE_RING)
+                on_ring(s, (const struct wire_ring *)s->buffer, fds[0]);
+        else if (state == SESSION_READY && type == WIRE_OPEN_TABLE)
+                on_open_table(s, (const struct wire_open_table *)s->buffer);
+        else if (state == SESSION_READY && type == WIRE_CLOSE_TABLE)
+                on_close_table(s, (const struct wire_close_table *)s->buffer);
+        else if (state != SESSION_CLOSING)
+                session_close(s, WIRE_PROTOCOL, "a message that is not allowed in this state");
+}
+
+/* ---- receiving ---- */
+
+static void receive(struct session *s) {
+        s->iov = (struct iovec){ s->buffer, sizeof(s->buffer) };
+        s->message = (struct msghdr){
+                .msg_iov = &s->iov,
+                .msg_iovlen = 1,
+                .msg_control = s->control,
+                .msg_controllen = sizeof(s->control),
+        };
+        s->receiving = true;
+        io_uring_prep_recvmsg(loop_prepare(s->daemon->loop, &s->receive_op), s->fd, &s->message,
+                              MSG_CMSG_CLOEXEC);
+}
+
+static size_t received_fds(struct msghdr *message, int fds[FDS_MAX]) {
+        size_t n = 0;
+
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+                        continue;
+                for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) && n < FDS_MAX;
+                     i++)
+                        memcpy(&fds[n++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+        }
+        return n;
+}
+
+static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
+        struct session *s = container_of(op, struct session, receive_op);
+        int fds[FDS_MAX];
+        size_t n_fds = 0;
+
+        (void)cqe_flags;
+        if (res > 0)
+                n_fds = received_fds(&s->message, fds);
+
+        if (s->info.state == SESSION_CLOSING)
+                ;
+        else if (res <= 0)
+                session_close(s, WIRE_OK, res < 0 ? strerror(-res) : "");
+        else if (s->message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+                session_close(s, WIRE_PROTOCOL,
+                              "a message that is too long or has too many descriptors");
+        else
+                on_message(s, (size_t)res, fds, n_fds);
+
+        for (size_t i = 0; i < n_fds; i++)
+                close(fds[i]);
+        /* Until here the session counts as receiving, so that a close above did not free it. */
+        s->receiving = false;
+        if (s->info.state != SESSION_CLOSING)
+                receive(s);
+        else
+                finish_if_released(s);
+}
+
+int session_new(struct daemon *daemon, int fd) {
+        struct ucred cred = { 0 };
+        struct session *s;
+
+        if (daemon->n_sessions >= daemon->config.max_sessions) {
+                char text[WIRE_TEXT_BYTES];
+
+                snprintf(text, sizeof(text), "%" PRIu32 " sessions are open already (max-sessions)",
+                         daemon->n_sessions);
+                send_error(fd, WIRE_LIMIT, text);
+                close(fd);
+                return -EDQUOT;
+        }
+        s = calloc(1, sizeof(*s));
+        if (!s) {
+                send_error(fd, WIRE_INTERNAL, "carvqd is out of memory");
+                close(fd);
+                return -ENOMEM;
+        }
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &(socklen_t){ sizeof(cred) });
+        s->daemon = daemon;
+        s->fd = fd;
+        s->seat.doorbell_fd = -1;
+        s->receive_op.done = received;
+        s->info = (struct session_info){
+                .id = ++daemon->last_session_id,
+                .pid = cred.pid,
+                .uid = cred.uid,
+                .gid = cred.gid,
+                .connected_ns = clock_ns(),
+        };
+        TAILQ_INSERT_TAIL(&daemon->sessions, s, link);
+        daemon->n_sessions++;
+        receive(s);
+        return 0;
+}

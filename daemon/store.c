@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+static void table_free(struct store_table *table) {
+        codec_file_unmap(&table->file);
+        free(table->path);
+        free(table);
+}
+
+int store_table_new(const char *name, const char *path, struct store_table **ret_table,
+                    struct fault *ret_fault) {
+        _cleanup_(freep) struct store_table *table = NULL;
+        _cleanup_(closep) int fd = -1;
+        int r;
+
+        if (!wire_table_name_valid(name))
+                return fault_set(ret_fault, -EINVAL,
+                                 "table name '%.140s': expected 1 to 127 of A-Z a-z 0-9 . _ -, not "
+                                 "starting with a dot",
+                                 name);
+        table = calloc(1, sizeof(*table));
+        if (!table)
+                return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
+        strcpy(table->name, name);
+        table->n_refs = 1;
+
+        /* O_NONBLOCK: a FIFO in the tables' folder must not hang the open. */
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        if (fd < 0)
+                return fault_set(ret_fault, -errno, "%s: %s", path, strerror(errno));
+        table->path = strdup(path);
+        if (!table->path)
+                return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
+
+        struct fault cause = { 0 };
+        r = codec_file_map(fd, &table->file, &cause);
+        if (r < 0) {
+                free(table->path);
+                return fault_set(ret_fault, r, "%s: %s", path, cause.text);
+        }
+        *ret_table = steal_pointer(&table);
+        return 0;
+}
+
+struct store_table *store_table_ref(struct store_table *table) {
+        table->n_refs++;
+        return table;
+}
+
+static void table_unmap(struct chore *chore) {
+        table_free(container_of(chore, struct store_table, unmap));
+}
+
+struct store_table *store_table_unref(struct store_table *table) {
+        if (!table || --table->n_refs)
+                return NULL;
+        if (table->chores) {
+                table->unmap.work = table_unmap;
+                chores_post(table->chores, &table->unmap);
+        } else
+                table_free(table);
+        return NULL;
+}
+
+void store_init(struct store *store, struct chores *chores) {
+        *store = (struct store){ .chores = chores };
+        TAILQ_INIT(&store->tables);
+}
+
+/* The list's own reference goes with the last reason to be listed. */
+static void unlist_if_done(struct store *store, struct store_table *table) {
+        if (table->published || table->n_users)
+                return;
+        TAILQ_REMOVE(&store->tables, table, link);
+        store_table_unref(table);
+}
+
+static void retire(struct store *store, struct store_table *table) {
+        table->published = false;
+        unlist_if_done(store, table);
+}
+
+void store_deinit(struct store *store) {
+        struct store_table *table, *next;
+
+        for (table = TAILQ_FIRST(&store->tables); table; table = next) {
+                next = TAILQ_NEXT(table, link);
+                retire(store, table);
+        }
+}
+
+struct store_table *store_find(struct store *store, const char *name) {
+        struct store_table *table;
+
+        TAILQ_FOREACH(table, &store->tables, link) {
+                if (table->published && !strcmp(table->name, name))
+                        return table;
+        }
+        return NULL;
+}
+
+void store_publish(struct store *store, struct store_table *table) {
+        struct store_table *old = store_find(store, table->name);
+
+        table->generation = ++store->last_generation;
+        table->published = true;
+        table->chores = store->chores;
+        if (old)
+                TAILQ_INSERT_BEFORE(old, table, link);
+        else
+                TAILQ_INSERT_TAIL(&store->tables, table, link);
+        if (old)
+                retire(store, old);
+}
+
+int store_retire(struct store *store, const char *name) {
+        struct store_table *table = store_find(store, name);
+
+        if (!table)
+                return -ENOENT;
+        retire(store, table);
+        return 0;
+}
+
+void store_use(struct store_table *table) {
+        table->n_users++;
+        store_table_ref(table);
+}
+
+void store_unuse(struct store *store, struct store_table *table) {
+        table->n_users--;
+        table->n_refs--; /* never the last: the list holds one */
+        unlist_if_done(store, table);
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The tables. A table is immutable; loading a name again publishes a new generation, and the old
+ * one lives until its last user is gone. List and references belong to the loop thread. A table's
+ * memory may be read by any thread on behalf of a session that uses it. Loading and unmapping touch
+ * the disk: chore thread.
+ */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "chore.h"
+#include "lib/codec/codec.h"
+#include "proto/wire.h"
+#include "stats.h"
+
+struct store_table {
+        uint32_t n_refs;
+        uint32_t n_users; /* sessions that have it open */
+        bool published;
+        char name[WIRE_NAME_BYTES];
+        char *path;
+        uint64_t generation; /* unique in this daemon's life; 0 until published */
+        struct codec_file file;
+        struct stats stats;
+        struct chores *chores; /* where it is unmapped; NULL until published */
+        struct chore unmap;
+        TAILQ_ENTRY(store_table) link;
+};
+
+/* Blocking: opens, checks and maps. Returns an unpublished table with one reference. */
+int store_table_new(const char *name, const char *path, struct store_table **ret_table,
+                    struct fault *ret_fault);
+struct store_table *store_table_ref(struct store_table *table);
+/* Returns NULL. After the last reference a published table is unmapped on the chore thread. */
+struct store_table *store_table_unref(struct store_table *table);
+
+/* Every table that has a name or a user; the newest generation of a name comes first. */
+struct store {
+        TAILQ_HEAD(, store_table) tables;
+        struct chores *chores;
+        uint64_t last_generation;
+};
+
+void store_init(struct store *store, struct chores *chores);
+void store_deinit(struct store *store);
+
+/* Takes over the caller's reference. An older table of the same name is retired. */
+void store_publish(struct store *store, struct store_table *table);
+/* -ENOENT. Sessions that have it open keep it. */
+int store_retire(struct store *store, const char *name);
+/* The published generation, borrowed; NULL if there is none. */
+struct store_table *store_find(struct store *store, const char *name);
+
+/* A session opens or closes the table; each use holds a reference. */
+void store_use(struct store_table *table);
+void store_unuse(struct store *store, struct store_table *table);

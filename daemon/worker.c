@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "worker.h"
+
+#include <liburing.h>
+#include <sched.h>
+#include <string.h>
+
+#include "clock.h"
+#include "loop.h"
+
+#define WORKER_ENTRIES 256
+
+/* A seat that has been quiet for longer than the budget gets at least this, and at most the
+ * maximum. */
+#define SPIN_NS_MIN 2000u
+
+struct worker {
+        struct io_uring ring;
+        struct codec_context context;
+        struct mailbox mailbox;
+        struct mailbox *home;
+        uint64_t spin_ns_max;
+        TAILQ_HEAD(, worker_seat) awake, asleep;
+        struct mail stop, heartbeat;
+        atomic_bool beating;
+        bool stopping;
+        pthread_t thread;
+};
+
+static inline void cpu_relax(void) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield");
+#endif
+}
+
+/* ---- io_uring: doorbells and the mailbox ---- */
+
+static void poll_add(struct worker *w, int fd, void *userdata) {
+        struct io_uring_sqe *sqe;
+
+        while (!(sqe = io_uring_get_sqe(&w->ring)))
+                io_uring_submit(&w->ring);
+        /* Each write to an eventfd is an event; it need not be read, and a client could meddle with
+         * that. */
+        io_uring_prep_poll_multishot(sqe, fd, POLLIN);
+        io_uring_sqe_set_data(sqe, userdata);
+}
+
+static void poll_remove(struct worker *w, void *userdata) {
+        struct io_uring_sqe *sqe;
+
+        while (!(sqe = io_uring_get_sqe(&w->ring)))
+                io_uring_submit(&w->ring);
+        io_uring_prep_cancel(sqe, userdata, 0);
+        io_uring_sqe_set_data(sqe, NULL);
+}
+
+/* ---- seats ---- */
+
+static void seat_wake(struct worker *w, struct worker_seat *seat) {
+        if (seat->awake || seat->dead)
+                return;
+        seat->awake = true;
+        ring_server_announce_awake(&seat->seat.ring);
+        TAILQ_REMOVE(&w->asleep, seat, link);
+        TAILQ_INSERT_TAIL(&w->awake, seat, link);
+}
+
+/* Announce, fence, look once more: only then is there surely nothing. */
+static void seat_try_sleep(struct worker *w, struct worker_seat *seat) {
+        ring_server_announce_sleep(&seat->seat.ring);
+        if (serve_has_work(&seat->seat)) {
+                ring_server_announce_awake(&seat->seat.ring);
+                return;
+        }
+        seat->awake = false;
+        TAILQ_REMOVE(&w->awake, seat, link);
+        TAILQ_INSERT_TAIL(&w->asleep, seat, link);
+}
+
+static void deliver_failure(struct mail *mail) {
+        struct worker_seat *seat = container_of(mail, struct worker_seat, failure);
+
+        seat->failed(seat, &seat->fault);
+}
+
+static void seat_fail(struct worker *w, struct worker_seat *seat) {
+        seat->dead = true;
+        seat->awake = false;
+        TAILQ_REMOVE(&w->awake, seat, link);
+        TAILQ_INSERT_TAIL(&w->asleep, seat, link);
+        seat->failure.deliver = deliver_failure;
+        mailbox_post(w->home, &seat->failure);
+}
+
+/*
+ * How long to look at a quiet ring before sleeping: twice the usual gap, so that a client in a
+ * tight loop costs no system call; but next to nothing for one whose gaps are beyond what is worth
+ * burning.
+ */
+static uint64_t spin_budget(const struct worker *w, const struct worker_seat *seat) {
+        uint64_t budget = 2 * seat->gap_ns;
+
+        return budget > w->spin_ns_max ? MIN(SPIN_NS_MIN, w->spin_ns_max)
+                                       : MAX(budget, SPIN_NS_MIN);
+}
+
+/*
+ * Idle time is counted from our last completion to the client's next submission, by its own clock:
+ * the time that waking us took would make the gap look longer than it is. Long gaps count as 8
+ * budgets, so that one pause is soon forgotten.
+ */
+static void seat_worked(const struct worker *w, struct worker_seat *seat) {
+        uint64_t start_ns = seat->seat.job.start_ns;
+
+        if (start_ns > seat->last_work_ns) {
+                uint64_t gap_ns = MIN(start_ns - seat->last_work_ns, 8 * w->spin_ns_max);
+
+                seat->gap_ns = seat->gap_ns - seat->gap_ns / 8 + gap_ns / 8;
+        }
+        seat->last_work_ns = clock_ns();
+}
+
+/* One step for each awake seat in turn. False: nobody had work. */
+static bool round_of_steps(struct worker *w) {
+        struct worker_seat *seat, *next;
+        uint64_t now = clock_ns();
+        bool worked = false;
+
+        for (seat = TAILQ_FIRST(&w->awake); seat; seat = next) {
+                int r = serve_step(&seat->seat, &w->context, &seat->fault);
+
+                next = TAILQ_NEXT(seat, link);
+                if (r == SERVE_WORKED) {
+                        seat_worked(w, seat);
+                        worked = true;
+                } else if (r < 0)
+                        seat_fail(w, seat);
+                else if (now - seat->last_work_ns > spin_budget(w, seat))
+                        seat_try_sleep(w, seat);
+        }
+        return worked;
+}
+
+/* ---- mail from the loop ---- */
+
+static void deliver_attach(struct mail *mail) {
+        struct worker_seat *seat = container_of(mail, struct worker_seat, attach);
+        struct worker *w = seat->worker;
+
+        seat->awake = true;
+        seat->polling = true;
+        seat->last_work_ns = clock_ns();
+        ring_server_heartbeat(&seat->seat.ring, seat->last_work_ns);
+        TAILQ_INSERT_TAIL(&w->awake, seat, link);
+        poll_add(w, seat->doorbell_fd, seat);
+}
+
+static void deliver_detached(struct mail *mail) {
+        struct worker_seat *seat = container_of(mail, struct worker_seat, detach);
+
+        seat->detached(seat);
+}
+
+/* The kernel has dropped its poll: nothing refers to the seat any more. */
+static void seat_gone(struct worker_seat *seat) {
+        seat->detach.deliver = deliver_detached;
+        mailbox_post(seat->worker->home, &seat->detach);
+}
+
+/* What was submitted by now is served; what a flood adds meanwhile is not. */
+static void seat_drain(struct worker *w, struct worker_seat *seat) {
+        uint32_t n_pending, n_start = seat->seat.ring.sq_head;
+
+        if (ring_server_pending(&seat->seat.ring, &n_pending, NULL) < 0)
+                return;
+        while (seat->seat.job.active || seat->seat.ring.sq_head - n_start < n_pending)
+                if (serve_step(&seat->seat, &w->context, NULL) != SERVE_WORKED)
+                        return;
+}
+
+static void deliver_detach(struct mail *mail) {
+        struct worker_seat *seat = container_of(mail, struct worker_seat, detach);
+        struct worker *w = seat->worker;
+
+        if (!seat->dead)
+                seat_drain(w, seat);
+        if (seat->awake)
+                TAILQ_REMOVE(&w->awake, seat, link);
+        else
+                TAILQ_REMOVE(&w->asleep, seat, link);
+        seat->dead = true;
+        seat->detaching = true;
+        if (seat->polling)
+                poll_remove(w, seat);
+        else
+                seat_gone(seat);
+}
+
+static void deliver_slot_done(struct mail *mail) {
+        struct worker_slot_change *change = container_of(mail, struct worker_slot_change, mail);
+
+        change->done(change);
+}
+
+static void deliver_slot_change(struct mail *mail) {
+        struct worker_slot_change *change = container_of(mail, struct worker_slot_change, mail);
+        struct worker *w = change->seat->worker;
+        struct seat *seat = &change->seat->seat;
+        struct serve_slot *slot = &seat->slots[change->handle % WIRE_TABLES_MAX];
+        struct serve_slot former = *slot;
+
+        if (change->table)
+                change->error = codec_context_reserve(&w->context, &change->table->file.table);
+        /* A job in the middle of its pieces still reads the table that is about to go. */
+        while (seat->job.active && seat->job.table == former.table)
+                if (serve_step(seat, &w->context, NULL) != SERVE_WORKED)
+                        seat->job.active = false;
+
+        *slot = change->table && change->error >= 0
+                        ? (struct serve_slot){ .handle = change->handle, .table = change->table }
+                        : (struct serve_slot){ 0 };
+        if (!change->table)
+                change->table = former.table;
+        change->mail.deliver = deliver_slot_done;
+        mailbox_post(w->home, &change->mail);
+}
+
+static void deliver_heartbeat(struct mail *mail) {
+        struct worker *w = container_of(mail, struct worker, heartbeat);
+        uint64_t now = clock_ns();
+        struct worker_seat *seat;
+
+        TAILQ_FOREACH(seat, &w->awake, link) {
+                ring_server_heartbeat(&seat->seat.ring, now);
+        }
+        TAILQ_FOREACH(seat, &w->asleep, link) {
+                ring_server_heartbeat(&seat->seat.ring, now);
+        }
+        atomic_store_explicit(&w->beating, false, memory_order_release);
+}
+
+static void deliver_stop(struct mail *mail) {
+        container_of(mail, struct worker, stop)->stopping = true;
+}
+
+/* ---- the thread ---- */
+
+static void doorbell_rang(struct worker *w, struct worker_seat *seat,
+                          const struct io_uring_cqe *cqe) {
+        if (!(cqe->flags & IORING_CQE_F_MORE)) {
+                if (seat->detaching) {
+                        seat_gone(seat);
+                        return;
+                }
+                poll_add(w, seat->doorbell_fd, seat);
+        }
+        seat_wake(w, seat);
+}
+
+static void reap(struct worker *w) {
+        struct io_uring_cqe *cqe;
+
+        while (!io_uring_peek_cqe(&w->ring, &cqe)) {
+                struct io_uring_cqe copy = *cqe;
+
+                io_uring_cqe_seen(&w->ring, cqe);
+                if (copy.user_data == (uintptr_t)w && !(copy.flags & IORING_CQE_F_MORE))
+                        poll_add(w, w->mailbox.event_fd, w);
+                else if (copy.user_data && copy.user_data != (uintptr_t)w)
+                        doorbell_rang(w, (struct worker_seat *)(uintptr_t)copy.user_data, &copy);
+        }
+}
+
+static void *worker_main(void *userdata) {
+        struct worker *w = userdata;
+
+        poll_add(w, w->mailbox.event_fd, w);
+        while (!w->stopping) {
+                if (io_uring_sq_ready(&w->ring))
+                        io_uring_submit(&w->ring);
+                reap(w);
+                if (atomic_load_explicit(&w->mailbox.pending, memory_order_acquire))
+                        mailbox_drain(&w->mailbox);
+                else if (TAILQ_EMPTY(&w->awake))
+                        io_uring_submit_and_wait(&w->ring, 1);
+                else if (!round_of_steps(w))
+                        cpu_relax();
+        }
+        return NULL;
+}
+
+static bool one_cpu(void) {
+        cpu_set_t set;
+
+        return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) < 2;
+}
+
+int worker_new(const struct worker_options *options, struct worker **ret_worker,
+               struct fault *ret_fault) {
+        _cleanup_(freep) struct worker *w = calloc(1, sizeof(*w));
+        int r;
+
+        if (!w)
+                return fault_set(ret_fault, -ENOMEM, "out of memory");
+        TAILQ_INIT(&w->awake);
+        TAILQ_INIT(&w->asleep);
+        w->home = options->home;
+        w->spin_ns_max = one_cpu() ? 0 : options->spin_ns_max;
+        w->stop.deliver = deliver_stop;
+        w->heartbeat.deliver = deliver_heartbeat;
+        codec_context_init(&w->context, options->kernels);
+
+        r = io_uring_queue_init(WORKER_ENTRIES, &w->ring, 0);
+        if (r < 0) {
+                loop_explain(r, ret_fault);
+                return r;
+        }
+        r = mailbox_init(&w->mailbox);
+        if (r >= 0)
+                r = -pthread_create(&w->thread, NULL, worker_main, w);
+        if (r < 0) {
+                io_uring_queue_exit(&w->ring);
+                return fault_set(ret_fault, r, "worker: %s", strerror(-r));
+        }
+        pthread_setname_np(w->thread, "carvqd-worker");
+        *ret_worker = steal_pointer(&w);
+        return 0;
+}
+
+struct worker *worker_free(struct worker *w) {
+        if (!w)
+                return NULL;
+        mailbox_post(&w->mailbox, &w->stop);
+        pthread_join(w->thread, NULL);
+        io_uring_queue_exit(&w->ring);
+        mailbox_deinit(&w->mailbox);
+        codec_context_deinit(&w->context);
+        free(w);
+        return NULL;
+}
+
+void worker_attach(struct worker *w, struct worker_seat *seat) {
+        seat->worker = w;
+        seat->attach.deliver = deliver_attach;
+        mailbox_post(&w->mailbox, &seat->attach);
+}
+
+void worker_detach(struct worker_seat *seat) {
+        seat->detach.deliver = deliver_detach;
+        mailbox_post(&seat->worker->mailbox, &seat->detach);
+}
+
+void worker_change_slot(struct worker_slot_change *change) {
+        change->error = 0;
+        change->mail.deliver = deliver_slot_change;
+        mailbox_post(&change->seat->worker->mailbox, &change->mail);
+}
+
+void worker_heartbeat(struct worker *w) {
+        if (!atomic_exchange_explicit(&w->beating, true, memory_order_acquire))
+                mailbox_post(&w->mailbox, &w->heartbeat);
+}

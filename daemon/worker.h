@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The thread that decodes. It owns the seats attached to it, looks at the rings of those that are
+ * awake without any system call, and sleeps in an io_uring of its own when all are asleep. Each
+ * function below is called on the loop thread; callbacks run there too.
+ */
+#pragma once
+
+#include "mailbox.h"
+#include "serve.h"
+
+struct worker;
+
+struct worker_seat {
+        struct seat seat; /* the worker's while attached */
+        int doorbell_fd;  /* owned by the session; only polled here */
+
+        /* The seat broke the protocol and is no longer looked at; detach it. */
+        void (*failed)(struct worker_seat *seat, const struct fault *fault);
+        void (*detached)(struct worker_seat *seat);
+
+        /* The worker's own. */
+        struct worker *worker;
+        TAILQ_ENTRY(worker_seat) link;
+        bool awake, dead, polling, detaching;
+        uint64_t last_work_ns;
+        uint64_t gap_ns; /* between pieces of work, averaged: what the spin budget learns from */
+        struct mail attach, detach, failure;
+        struct fault fault;
+};
+
+struct worker_options {
+        const struct codec_kernels *kernels;
+        uint64_t spin_ns_max; /* 0: never spin */
+        struct mailbox *home;
+};
+
+/* -errno; the fault says why. */
+int worker_new(const struct worker_options *options, struct worker **ret_worker,
+               struct fault *ret_fault);
+/* All seats must be detached. Joins the thread. */
+struct worker *worker_free(struct worker *worker);
+
+void worker_attach(struct worker *worker, struct worker_seat *seat);
+/* Serves what the client has submitted by now, then lets go and calls `detached`. */
+void worker_detach(struct worker_seat *seat);
+
+/*
+ * Sets (table) or clears (NULL) a slot; when the worker has done so, `done` runs and `table` holds
+ * the slot's former table. -ENOMEM in `error` if the worker has no scratch for the table; the slot
+ * is then clear.
+ */
+struct worker_slot_change {
+        struct mail mail;
+        struct worker_seat *seat;
+        uint64_t handle;
+        struct store_table *table;
+        int error;
+        void (*done)(struct worker_slot_change *change);
+};
+
+void worker_change_slot(struct worker_slot_change *change);
+
+/* Tells every client that loop and worker move. Does nothing while the last one is still under way.
+ */
+void worker_heartbeat(struct worker *worker);
