@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * carvqctl stats [TABLE]: what was served, what it moved, and what the same would have moved from a
+ * table in full precision. Each figure's label stands beside it or above its column. Latency is
+ * from request to completion.
+ */
+#include <stdio.h>
+
+#include "carvqctl.h"
+#include "format.h"
+
+#define COLUMNS_N  5
+#define BOTH(name) "modelled.full_f32." name, "modelled.full_f16." name
+
+static const char *plural(uint64_t n) {
+        return n == 1 ? "" : "s";
+}
+
+static struct text bytes_at(const json_t *json, const char *path) {
+        return format_bytes(field_number(json, path));
+}
+
+/* ---- What tables and clients have in common ---- */
+
+static void print_served(const json_t *s) {
+        uint64_t lookups = field_number(s, "counted.n_lookups");
+        uint64_t rows = field_number(s, "counted.n_rows");
+        uint64_t errors = field_number(s, "counted.n_errors");
+
+        printf("  served    %s lookup%s, %s row%s, %s error%s (counted)\n",
+               format_count(lookups).text, plural(lookups), format_count(rows).text, plural(rows),
+               format_count(errors).text, plural(errors));
+}
+
+static void print_errors(const json_t *errors) {
+        const char *name;
+        json_t *n;
+        bool any = false;
+
+        json_object_foreach((json_t *)errors, name, n) if (json_integer_value(n) > 0) {
+                printf("%s%s %s", any ? ", " : "  errors    ", name,
+                       format_count((uint64_t)json_integer_value(n)).text);
+                any = true;
+        }
+        if (any)
+                puts(" (counted)");
+}
+
+static void print_latency(const json_t *s) {
+        if (!json_is_integer(field(s, "measured.p50_ns")))
+                return;
+        printf("  latency   p50 %s, p99 %s, max %s (measured)\n",
+               format_ns(field_number(s, "measured.p50_ns")).text,
+               format_ns(field_number(s, "measured.p99_ns")).text,
+               format_ns(field_number(s, "measured.max_ns")).text);
+}
+
+/* One line of the comparison: ours with its label, and the two we compare with. */
+static void add_bytes(struct grid *grid, const json_t *json, const char *title, const char *label,
+                      const char *actual, const char *full_f32, const char *full_f16) {
+        grid_add(grid, "%s", title);
+        grid_add(grid, "%s", label);
+        grid_add(grid, "%s", bytes_at(json, actual).text);
+        grid_add(grid, "%s", bytes_at(json, full_f32).text);
+        grid_add(grid, "%s", bytes_at(json, full_f16).text);
+}
+
+static void add_saved(struct grid *grid, const json_t *s, const char *title, const char *full_f32,
+                      const char *full_f16) {
+        grid_add(grid, "%s", title);
+        grid_add(grid, "modelled");
+        grid_add(grid, "%s", "");
+        grid_add(grid, "%s", format_saved(field_real(s, full_f32)).text);
+        grid_add(grid, "%s", format_saved(field_real(s, full_f16)).text);
+}
+
+static void add_words(struct grid *grid, const char *const words[COLUMNS_N]) {
+        for (size_t i = 0; i < COLUMNS_N; i++)
+                grid_add(grid, "%s", words[i]);
+}
+
+/* What a table takes, whatever was asked of it. */
+static void add_sizes(struct grid *grid, const json_t *t) {
+        const char *pss = "measured.pss_bytes";
+
+        add_bytes(grid, t, "file size", "counted", "counted.file_bytes", "modelled.f32_bytes",
+                  "modelled.f16_bytes");
+        add_words(grid, (const char *[]){ "memory (PSS)", "measured",
+                                          json_is_integer(field(t, pss)) ? bytes_at(t, pss).text
+                                                                         : "unknown",
+                                          "", "" });
+}
+
+static void add_traffic(struct grid *grid, const json_t *s) {
+        add_bytes(grid, s, "table read", "counted", "counted.table_read_bytes",
+                  BOTH("table_read_bytes"));
+        add_bytes(grid, s, "rows written", "counted", "counted.arena_write_bytes",
+                  BOTH("arena_write_bytes"));
+        add_bytes(grid, s, "rows read by client", "modelled", "modelled.client_read_bytes",
+                  BOTH("client_read_bytes"));
+        add_bytes(grid, s, "all three", "modelled", "modelled.total_bytes", BOTH("total_bytes"));
+        add_saved(grid, s, "saved on table read", BOTH("table_read_saved"));
+        add_saved(grid, s, "saved on all three", BOTH("total_saved"));
+}
+
+/* `table` is NULL for a client. */
+static void print_stats(const json_t *s, const json_t *table) {
+        static const char *const titles[COLUMNS_N] = { "<", "<", "as served", "were it f32",
+                                                       "were it f16" };
+        bool any_rows = field_number(s, "counted.n_rows_read") > 0;
+        struct grid grid;
+
+        print_served(s);
+        print_errors(field(s, "counted.errors"));
+        print_latency(s);
+        if (!table && !any_rows)
+                return;
+        grid_init(&grid, titles, COLUMNS_N);
+        add_words(&grid, (const char *[]){ "", "", "", "modelled", "modelled" });
+        if (table)
+                add_sizes(&grid, table);
+        if (any_rows)
+                add_traffic(&grid, s);
+        grid_print(&grid, 2);
+        grid_deinit(&grid);
+}
+
+static void print_table(const json_t *item) {
+        const json_t *t = field(item, "table");
+        const char *no_pss = field_text(t, "measured.unavailable");
+
+        printf("table %s: %s rows x %s, %s, %.2f bits a parameter, generation %" PRIu64 "%s\n",
+               field_text(t, "name"), format_count(field_number(t, "n_rows")).text,
+               format_count(field_number(t, "n_dims")).text, field_text(t, "codec"),
+               field_real(t, "counted.bits_per_parameter"), field_number(t, "generation"),
+               field_true(t, "is_published") ? "" : " (old)");
+        print_stats(field(item, "stats"), t);
+        if (*no_pss)
+                printf("  memory is unknown: %s\n", no_pss);
+}
+
+static void print_client(const json_t *item) {
+        const json_t *c = field(item, "client");
+        const char *name = field_text(c, "name");
+
+        printf("client %" PRIu64 ": %s, pid %" PRIu64 ", connected for %s\n",
+               field_number(c, "session"), *name ? name : "unnamed", field_number(c, "pid"),
+               format_seconds(field_number(c, "connected_seconds")).text);
+        print_stats(field(item, "stats"), NULL);
+}
+
+static void print_all(const json_t *list, void (*print)(const json_t *item), bool *any) {
+        const json_t *item;
+        size_t i;
+
+        json_array_foreach(list, i, item) {
+                if (*any)
+                        putchar('\n');
+                print(item);
+                *any = true;
+        }
+}
+
+int verb_stats(const struct carvqctl *ctl) {
+        _cleanup_(json_decrefp) json_t *reply = NULL;
+        json_t *parameters = NULL;
+        bool any = false;
+        int r;
+
+        if (ctl->n_arguments) {
+                parameters = json_pack("{ss}", "table", ctl->arguments[0]);
+                if (!parameters) {
+                        complain("the table's name must be UTF-8");
+                        return EXIT_USAGE;
+                }
+        }
+        r = control_call(ctl, "GetStats", parameters, &reply);
+        if (r != EXIT_OK)
+                return r;
+        if (ctl->json)
+                return print_json(reply);
+        print_all(field(reply, "tables"), print_table, &any);
+        print_all(field(reply, "clients"), print_client, &any);
+        if (!any)
+                puts("No tables are served and no clients are connected.");
+        return EXIT_OK;
+}
