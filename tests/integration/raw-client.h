@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* For tests: a client that can say anything, in any order, and write what it likes into its rings.
+ */
+#pragma once
+
+#include "proto/ring.h"
+#include "proto/wire.h"
+
+struct raw_client {
+        int fd, memfd, doorbell;
+        struct ring_layout layout;
+        struct ring_header *header;
+        uint8_t *memory;
+};
+
+/* Connected, nothing said. -1 fds for the rest. */
+void raw_connect(struct raw_client *c, const char *socket_path);
+void raw_close(struct raw_client *c);
+
+void raw_send(struct raw_client *c, const void *message, size_t bytes, const int *fds,
+              size_t n_fds);
+
+/*
+ * The next message that is not a WAKE: its type, or 0 at the end of the connection. Waits up to 20
+ * s, then fails the test. A descriptor that comes along goes to `doorbell`.
+ */
+int raw_receive(struct raw_client *c, uint8_t ret_message[WIRE_MESSAGE_BYTES]);
+
+struct wire_hello raw_hello(void);
+/* Small: 8 and 16 entries, a page of ids, 4 pages of arena. */
+struct wire_ring raw_ring(void);
+/* A memfd of `bytes` with these seals. */
+int raw_memfd(uint64_t bytes, int seals);
+
+/* The whole handshake, done right. */
+void raw_handshake(struct raw_client *c, const char *socket_path);
+/* Returns the handle. */
+uint64_t raw_open_table(struct raw_client *c, const char *name, struct wire_table *ret_table);
+
+/* Publishes one submission and rings the doorbell. */
+void raw_submit(struct raw_client *c, const struct ring_submission *submission);
+/* Waits for the next completion and reaps it. */
+struct ring_completion raw_complete(struct raw_client *c);
+void raw_ring_doorbell(struct raw_client *c);

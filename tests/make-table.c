@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "make-table.h"
+
+#include <stdio.h>
+#include <string.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+static uint64_t next(uint64_t *state) {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        return *state;
+}
+
+static void fill_bytes(uint8_t *p, uint64_t n, uint64_t *state) {
+        while (n--)
+                *p++ = (uint8_t)(next(state) >> 32);
+}
+
+/* Of magnitude 2^-7 to 2, both signs. */
+static void fill_halves(uint8_t *p, uint64_t n_bytes, uint64_t *state) {
+        for (uint64_t i = 0; i + 1 < n_bytes; i += 2) {
+                uint64_t r = next(state) >> 16;
+                uint16_t half = (uint16_t)((r & 0x83ff) | ((8 + (r >> 16) % 8) << 10));
+
+                memcpy(p + i, &half, sizeof(half));
+        }
+}
+
+static void fill_record(uint8_t *p, const struct table_header *h, const struct table_layout *l,
+                        uint64_t *state) {
+        float scale = 0.5f + (float)(next(state) >> 40) * 0x1p-24f;
+
+        switch (h->codec) {
+        case TABLE_CODEC_F32:
+                for (uint32_t i = 0; i < h->n_dims; i++, p += sizeof(float)) {
+                        float value = (float)(int32_t)(next(state) >> 32) * 0x1p-31f;
+
+                        memcpy(p, &value, sizeof(value));
+                }
+                return;
+        case TABLE_CODEC_F16:
+        case TABLE_CODEC_BF16: /* the pattern is finite as bf16, too */
+                fill_halves(p, l->record_bytes, state);
+                return;
+        case TABLE_CODEC_INT8:
+        case TABLE_CODEC_INT4:
+                memcpy(p, &scale, sizeof(scale));
+                fill_bytes(p + sizeof(scale), l->record_bytes - sizeof(scale), state);
+                return;
+        default:
+                fill_halves(p, l->codes_offset, state);
+                fill_bytes(p + l->codes_offset, l->record_bytes - l->codes_offset, state);
+        }
+}
+
+static void require(int r, const struct fault *fault) {
+        if (r >= 0)
+                return;
+        fprintf(stderr, "make_table: %s\n", fault->text);
+        abort();
+}
+
+uint8_t *make_table(const struct table_header *parameters, uint64_t seed, uint64_t *ret_bytes) {
+        static const char meta[] = "{\"packer\":\"make-table\"}";
+        struct table_header h = *parameters;
+        struct table_chunk chunks[TABLE_CHUNKS_MAX];
+        struct table_layout l;
+        struct fault fault = { 0 };
+        uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+        uint8_t *file;
+
+        require(table_layout_compute(&h, &l, &fault), &fault);
+        require(table_plan(&h, sizeof(meta) - 1, chunks, &fault), &fault);
+        file = calloc(1, h.file_bytes);
+        if (!file)
+                abort();
+        for (uint32_t i = 0; i < h.n_chunks; i++) {
+                uint8_t *p = file + chunks[i].offset;
+
+                if (chunks[i].id == TABLE_CHUNK_META)
+                        memcpy(p, meta, chunks[i].length);
+                else if (chunks[i].id == TABLE_CHUNK_ROWS)
+                        for (uint64_t r = 0; r < h.n_rows; r++)
+                                fill_record(p + r * l.record_bytes, &h, &l, &state);
+                else
+                        fill_halves(p, chunks[i].length, &state);
+                chunks[i].checksum = XXH3_64bits(p, chunks[i].length);
+        }
+        table_seal(&h, chunks);
+        memcpy(file, &h, sizeof(h));
+        memcpy(file + sizeof(h), chunks, h.n_chunks * sizeof(*chunks));
+        *ret_bytes = h.file_bytes;
+        return file;
+}
+
+void make_table_file(const char *path, const struct table_header *parameters, uint64_t seed) {
+        uint64_t bytes;
+        _cleanup_(freep) uint8_t *file = make_table(parameters, seed, &bytes);
+        FILE *f = fopen(path, "we");
+
+        if (!f || fwrite(file, 1, bytes, f) != bytes || fclose(f) != 0) {
+                perror(path);
+                abort();
+        }
+}

@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon's side as PROTOCOL.md has it, with the tricks at the places where they belong. */
+#include "fake-daemon.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#define EPOCH 77u
+
+static uint64_t clock_now(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- Messages ---- */
+
+static void send_packet(struct fake_daemon *f, const void *message, size_t bytes, int fd,
+                        size_t n_fds) {
+        union {
+                struct cmsghdr header;
+                uint8_t bytes[CMSG_SPACE(16 * sizeof(int))];
+        } control = { 0 };
+        struct iovec iov = { (void *)message, bytes };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+        if (n_fds) {
+                msg.msg_control = &control;
+                msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+                control.header.cmsg_level = SOL_SOCKET;
+                control.header.cmsg_type = SCM_RIGHTS;
+                control.header.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+                for (size_t i = 0; i < n_fds; i++)
+                        memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &fd, sizeof(int));
+        }
+        sendmsg(f->fd, &msg, MSG_NOSIGNAL);
+}
+
+static void send_error(struct fake_daemon *f, uint32_t status, const char *text) {
+        struct wire_error m = { .header = { WIRE_ERROR, sizeof(m) }, .status = status };
+
+        snprintf(m.text, sizeof(m.text), "%s", text);
+        send_packet(f, &m, sizeof(m), -1, 0);
+}
+
+/* Waits; the message's type, 0 at the end. */
+static int receive_packet(struct fake_daemon *f, uint8_t buffer[WIRE_MESSAGE_BYTES], int *ret_fd) {
+        union {
+                struct cmsghdr header;
+                uint8_t bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec iov = { buffer, WIRE_MESSAGE_BYTES };
+        struct msghdr msg = { .msg_iov = &iov,
+                              .msg_iovlen = 1,
+                              .msg_control = &control,
+                              .msg_controllen = sizeof(control) };
+        ssize_t n = recvmsg(f->fd, &msg, MSG_CMSG_CLOEXEC);
+        struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+
+        *ret_fd = -1;
+        if (c)
+                memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
+        if (n <= 0)
+                return 0;
+        return wire_check(buffer, (size_t)n, c != NULL, NULL);
+}
+
+/* Nothing more comes from here; the client must find a way out by itself. */
+static void be_silent(struct fake_daemon *f) {
+        uint64_t word;
+
+        while (!f->stop)
+                (void)read(f->control_fd, &word, sizeof(word));
+}
+
+/* ---- Handshake ---- */
+
+static void send_welcome(struct fake_daemon *f) {
+        struct {
+                struct wire_welcome m;
+                uint8_t more[600];
+        } w = { .m = {
+                        .header = { WIRE_WELCOME, sizeof(w.m) },
+                        .magic = WIRE_MAGIC,
+                        .version_major = WIRE_VERSION_MAJOR,
+                        .max_ids = f->max_ids,
+                        .epoch = EPOCH,
+                        .session = 1,
+                        .max_ring_bytes = UINT64_C(1) << 30,
+                        .server = "fake",
+                } };
+        size_t bytes = sizeof(w.m), n_fds = 0;
+
+        switch (f->trick) {
+        case TRICK_WELCOME_MAGIC:
+                w.m.magic++;
+                break;
+        case TRICK_WELCOME_MAJOR_LONGER:
+                bytes += 8;
+                w.m.header.bytes = (uint32_t)bytes;
+                w.m.version_major = 2;
+                break;
+        case TRICK_WELCOME_MAJOR:
+                w.m.version_major = 2;
+                break;
+        case TRICK_WELCOME_SHORT:
+                bytes = 12;
+                break;
+        case TRICK_WELCOME_LONG:
+                bytes += 8;
+                break;
+        case TRICK_WELCOME_HUGE:
+                bytes = sizeof(w);
+                break;
+        case TRICK_WELCOME_FEATURES:
+                w.m.features_accepted = 4;
+                break;
+        case TRICK_WELCOME_MAX_IDS:
+                w.m.max_ids = 0;
+                break;
+        case TRICK_WELCOME_SMALL_RING:
+                w.m.max_ring_bytes = 1 << 20;
+                break;
+        case TRICK_WELCOME_WITH_FD:
+                n_fds = 1;
+                break;
+        case TRICK_WELCOME_WITH_FDS:
+                n_fds = 16;
+                break;
+        default:
+                break;
+        }
+        send_packet(f, &w, bytes, f->control_fd, n_fds);
+}
+
+static bool greet(struct fake_daemon *f) {
+        uint8_t buffer[WIRE_MESSAGE_BYTES];
+        int fd;
+
+        if (f->trick == TRICK_CLOSE_AT_ACCEPT)
+                return false;
+        if (f->trick == TRICK_REFUSE_AT_ACCEPT) {
+                send_error(f, WIRE_LIMIT, "4096 sessions are open");
+                return false;
+        }
+        if (receive_packet(f, buffer, &fd) != WIRE_HELLO)
+                return false;
+        switch (f->trick) {
+        case TRICK_SILENT_AT_HELLO:
+                be_silent(f);
+                return false;
+        case TRICK_CLOSE_AT_HELLO:
+                return false;
+        case TRICK_REFUSE_VERSION:
+                send_error(f, WIRE_VERSION, "this daemon speaks 2.0");
+                return false;
+        case TRICK_REFUSE_INTERNAL:
+                send_error(f, WIRE_INTERNAL, "out of memory");
+                return false;
+        case TRICK_REFUSE_UNKNOWN_STATUS:
+                send_error(f, 1000, "from the future");
+                return false;
+        case TRICK_WAKE_FOR_WELCOME:
+                send_packet(f, &(struct wire_wake){ { WIRE_WAKE, sizeof(struct wire_wake) } },
+                            sizeof(struct wire_wake), -1, 0);
+                return false;
+        case TRICK_EMPTY_FOR_WELCOME:
+                send_packet(f, "", 1, -1, 0);
+                return false;
+        default:
+                send_welcome(f);
+                return true;
+        }
+}
+
+/* What the real daemon checks, so that the client's memory is known to pass. */
+static bool ring_sound(struct fake_daemon *f, const struct wire_ring *m, int memfd) {
+        const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+        struct stat st;
+
+        return memfd >= 0 && ring_layout_compute(&m->geometry, &f->layout, NULL) == 0 &&
+               fstat(memfd, &st) == 0 && (uint64_t)st.st_size == f->layout.ring_bytes &&
+               (fcntl(memfd, F_GET_SEALS) & seals) == seals;
+}
+
+static bool take_ring(struct fake_daemon *f) {
+        struct wire_ready ready = { .header = { WIRE_READY, sizeof(ready) } };
+        uint8_t buffer[WIRE_MESSAGE_BYTES];
+        int pipes[2];
+
+        if (receive_packet(f, buffer, &f->memfd) != WIRE_RING ||
+            !ring_sound(f, (void *)buffer, f->memfd))
+                return false;
+        f->memory =
+                mmap(NULL, f->layout.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, f->memfd, 0);
+        f->header = (void *)f->memory;
+        atomic_store(&f->header->epoch, EPOCH);
+        atomic_store(&f->header->heartbeat_ns, clock_now());
+        f->doorbell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        switch (f->trick) {
+        case TRICK_SILENT_AT_RING:
+                be_silent(f);
+                return false;
+        case TRICK_CLOSE_AT_RING:
+                return false;
+        case TRICK_REFUSE_RING:
+                send_error(f, WIRE_RING_REFUSED, "seals are missing");
+                return false;
+        case TRICK_READY_WITHOUT_FD:
+                send_packet(f, &ready, sizeof(ready), -1, 0);
+                return false;
+        case TRICK_READY_WITH_PIPE:
+                (void)pipe2(pipes, O_CLOEXEC);
+                close(pipes[0]);
+                send_packet(f, &ready, sizeof(ready), pipes[1], 1);
+                close(pipes[1]);
+                return false;
+        default:
+                send_packet(f, &ready, sizeof(ready), f->doorbell_fd, 1);
+                return true;
+        }
+}
+
+/* ---- Tables ---- */
+
+static bool open_table(struct fake_daemon *f, const struct wire_open_table *open) {
+        const struct table_header *h = &f->file.table.contents.header;
+        struct wire_table m = { .header = { WIRE_TABLE, sizeof(m) },
+                                .request = open->request,
+                                .codec = h->codec,
+                                .table = 100 + f->n_opened,
+                                .n_rows = h->n_rows,
+                                .n_dims = h->n_dims,
+                                .record_bytes = h->record_bytes,
+                                .file_bytes = h->file_bytes,
+                                .generation = 5 };
+        uint64_t word;
+
+        if (strcmp(open->name, "t") != 0) {
+                m.status = WIRE_NO_TABLE;
+                strcpy(m.text, "no such table is published");
+        }
+        switch (f->trick) {
+        case TRICK_SILENT_AT_OPEN:
+                /* The answer comes after all, but the client has given up by then. */
+                while (f->hold && !f->stop)
+                        (void)read(f->control_fd, &word, sizeof(word));
+                break;
+        case TRICK_CLOSE_AT_OPEN:
+                return false;
+        case TRICK_ERROR_AT_OPEN:
+                send_error(f, WIRE_SHUTDOWN, "the daemon ends");
+                return false;
+        case TRICK_TABLE_LIMIT:
+                m.status = WIRE_LIMIT;
+                strcpy(m.text, "256 tables are open");
+                break;
+        case TRICK_TABLE_INTERNAL:
+                m.status = WIRE_INTERNAL;
+                break;
+        case TRICK_TABLE_NO_ROWS:
+                m.n_rows = 0;
+                break;
+        case TRICK_TABLE_DIMS:
+                m.n_dims = TABLE_DIMS_MAX + 1;
+                break;
+        case TRICK_TABLE_REQUEST:
+                m.request += 1000;
+                break;
+        case TRICK_TABLE_TEXT:
+                m.status = WIRE_NO_TABLE;
+                strcpy(m.text, "a\033[2Jb\nc");
+                break;
+        case TRICK_CLIENT_MESSAGE_AT_OPEN:
+                send_packet(f, &(struct wire_close_table){ { WIRE_CLOSE_TABLE, 16 }, 1 }, 16, -1,
+                            0);
+                return true;
+        default:
+                break;
+        }
+        f->n_opened += m.status == WIRE_OK;
+        send_packet(f, &m, sizeof(m), -1, 0);
+        return true;
+}
+
+static bool on_message(struct fake_daemon *f) {
+        uint8_t buffer[WIRE_MESSAGE_BYTES];
+        int fd, type = receive_packet(f, buffer, &fd);
+
+        if (type == WIRE_OPEN_TABLE)
+                return open_table(f, (void *)buffer);
+        if (type == WIRE_CLOSE_TABLE)
+                f->n_closed++;
+        return type == WIRE_CLOSE_TABLE;
+}
+
+/* ---- The rings ---- */
+
+static void publish(struct fake_daemon *f, uint32_t n) {
+        struct wire_wake wake = { .header = { WIRE_WAKE, sizeof(wake) } };
+        uint32_t waiting;
+
+        f->cq_tail += n;
+        atomic_store_explicit(&f->header->cq_tail, f->cq_tail, memory_order_release);
+        atomic_thread_fence(memory_order_seq_cst);
+        waiting = atomic_load_explicit(&f->header->client_waiting, memory_order_relaxed);
+        if (!(waiting & 1) || waiting == f->answered)
+                return;
+        f->answered = waiting;
+        f->n_wakes++;
+        send(f->fd, &wake, sizeof(wake), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static void complete(struct fake_daemon *f, const struct ring_completion *c) {
+        struct ring_completion *entries = (void *)(f->memory + f->layout.cq_offset);
+
+        entries[f->cq_tail & (f->layout.geometry.cq_entries - 1)] = *c;
+        publish(f, 1);
+}
+
+static enum ring_status decode(struct fake_daemon *f, const struct ring_submission *s,
+                               struct ring_completion *c) {
+        const struct table_header *h = &f->file.table.contents.header;
+        struct codec_context context;
+        struct codec_cost cost = { 0 };
+        uint32_t n_rows, n_cols;
+        int r;
+
+        if (s->table < 100 || s->table >= 100 + f->n_opened)
+                return RING_STATUS_NO_TABLE;
+        if (ring_submission_check(s, &f->layout, h->n_dims, &n_rows, &n_cols, NULL) < 0)
+                return RING_STATUS_INVALID;
+        uint8_t *ids = f->memory + f->layout.ids_offset;
+        const struct codec_request request = {
+                .ids = (void *)(ids + s->ids_offset),
+                .n_ids = s->n_ids,
+                .bag_offsets = s->pooling ? (void *)(ids + s->bags_offset) : NULL,
+                .n_bags = s->n_bags,
+                .col_first = s->col_first,
+                .n_cols = n_cols,
+                .scale = s->scale,
+                .type = s->type,
+                .pooling = s->pooling,
+                .out_of_range = s->out_of_range,
+                .row_stride_bytes = s->row_stride_bytes,
+                .out = f->memory + f->layout.arena_offset + s->out_offset,
+        };
+        r = codec_request_check(&request, h, &c->detail, NULL);
+        if (r < 0)
+                return r == -ERANGE ? RING_STATUS_OUT_OF_RANGE : RING_STATUS_INVALID;
+        codec_context_init(&context, &codec_kernels_scalar);
+        r = codec_context_reserve(&context, &f->file.table);
+        codec_decode(&context, &f->file.table, &request, 0, n_rows, &cost);
+        codec_context_deinit(&context);
+        c->n_rows = n_rows;
+        return r < 0 ? RING_STATUS_NO_MEMORY : RING_STATUS_OK;
+}
+
+/* The completion with something wrong about it. */
+static void spoil(enum trick trick, struct ring_completion *c) {
+        switch (trick) {
+        case TRICK_UNKNOWN_TICKET:
+                c->user_data += 256;
+                break;
+        case TRICK_WRONG_ROWS:
+                c->n_rows++;
+                break;
+        case TRICK_ROW_FIRST:
+                c->row_first = 1;
+                break;
+        case TRICK_STATUS_UNKNOWN:
+                c->status = 99;
+                break;
+        case TRICK_FLAG_MORE:
+                c->flags = RING_COMPLETION_MORE;
+                break;
+        case TRICK_DETAIL_PAST_END:
+                c->status = RING_STATUS_OUT_OF_RANGE;
+                c->detail = UINT32_MAX;
+                break;
+        case TRICK_STATUS_INVALID:
+                c->status = RING_STATUS_INVALID;
+                break;
+        case TRICK_STATUS_NO_TABLE:
+                c->status = RING_STATUS_NO_TABLE;
+                break;
+        case TRICK_STATUS_RETIRED:
+                c->status = RING_STATUS_RETIRED;
+                break;
+        case TRICK_STATUS_NO_MEMORY:
+                c->status = RING_STATUS_NO_MEMORY;
+                break;
+        default:
+                break;
+        }
+}
+
+static bool misbehave(struct fake_daemon *f) {
+        struct wire_wake wake = { .header = { WIRE_WAKE, sizeof(wake) } };
+
+        switch (f->trick) {
+        case TRICK_STOPPED_AT_SUBMIT:
+                atomic_store(&f->header->heartbeat_ns, clock_now() - UINT64_C(9000000000));
+                be_silent(f);
+                return true;
+        case TRICK_SILENT_AT_SUBMIT:
+                be_silent(f);
+                return true;
+        case TRICK_ERROR_AT_SUBMIT:
+                send_error(f, WIRE_SHUTDOWN, "the daemon ends");
+                return true;
+        case TRICK_GARBAGE_AT_SUBMIT:
+                send_packet(f, "garbage", 7, -1, 0);
+                be_silent(f);
+                return true;
+        case TRICK_FLOOD_AT_SUBMIT:
+                while (!f->stop)
+                        send(f->fd, &wake, sizeof(wake), MSG_NOSIGNAL | MSG_DONTWAIT);
+                return true;
+        case TRICK_CQ_TAIL_AHEAD:
+                publish(f, f->layout.geometry.cq_entries + 1);
+                be_silent(f);
+                return true;
+        case TRICK_CQ_TAIL_BACK:
+                publish(f, (uint32_t)-1);
+                be_silent(f);
+                return true;
+        case TRICK_SQ_HEAD_AHEAD:
+                atomic_store(&f->header->sq_head, f->sq_head + 5);
+                return false;
+        default:
+                return f->trick == TRICK_CLOSE_AT_SUBMIT;
+        }
+}
+
+/* One submission; false: the connection ends. */
+static bool serve(struct fake_daemon *f) {
+        const struct ring_submission *entries = (void *)(f->memory + f->layout.sq_offset);
+        struct ring_submission s = entries[f->sq_head & (f->layout.geometry.sq_entries - 1)];
+        struct ring_completion c = { .user_data = s.user_data };
+
+        f->sq_head++;
+        f->n_taken++;
+        atomic_store_explicit(&f->header->sq_head, f->sq_head, memory_order_release);
+        if (misbehave(f))
+                return false;
+        c.status = decode(f, &s, &c);
+        spoil(f->trick, &c);
+        complete(f, &c);
+        if (f->trick == TRICK_COMPLETE_TWICE)
+                complete(f, &c);
+        return f->trick != TRICK_CLOSE_AFTER_COMPLETION;
+}
+
+static bool has_work(const struct fake_daemon *f) {
+        uint32_t cq_head = atomic_load_explicit(&f->header->cq_head, memory_order_acquire);
+
+        return !f->hold && f->cq_tail - cq_head < f->layout.geometry.cq_entries &&
+               atomic_load_explicit(&f->header->sq_tail, memory_order_acquire) != f->sq_head;
+}
+
+static void watch(int epoll_fd, int fd, uint32_t events) {
+        epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd,
+                  &(struct epoll_event){ .events = events, .data.fd = fd });
+}
+
+/* Sleeps as soon as there is nothing to do, so that every wake-up is put to the test. */
+static void ready(struct fake_daemon *f) {
+        _cleanup_(closep) int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        uint64_t word;
+
+        watch(epoll_fd, f->fd, EPOLLIN);
+        watch(epoll_fd, f->doorbell_fd, EPOLLIN | EPOLLET); /* never read: edges only */
+        watch(epoll_fd, f->control_fd, EPOLLIN);
+        while (!f->stop) {
+                struct epoll_event event = { 0 };
+
+                atomic_store_explicit(&f->header->daemon_sleeping, 1, memory_order_relaxed);
+                atomic_thread_fence(memory_order_seq_cst);
+                if (!has_work(f))
+                        epoll_wait(epoll_fd, &event, 1, -1);
+                atomic_store_explicit(&f->header->daemon_sleeping, 0, memory_order_relaxed);
+                if (event.data.fd == f->doorbell_fd)
+                        f->n_doorbells++;
+                if (event.data.fd == f->control_fd)
+                        (void)read(f->control_fd, &word, sizeof(word));
+                if (event.data.fd == f->fd && event.events && !on_message(f))
+                        return;
+                while (has_work(f))
+                        if (!serve(f))
+                                return;
+        }
+}
+
+static void *run(void *userdata) {
+        struct fake_daemon *f = userdata;
+
+        f->fd = accept4(f->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+        if (f->fd >= 0 && greet(f) && take_ring(f))
+                ready(f);
+        /* A dead process drops everything at once. */
+        if (f->memory)
+                munmap(f->memory, f->layout.ring_bytes);
+        closep(&f->memfd);
+        closep(&f->doorbell_fd);
+        closep(&f->fd);
+        return NULL;
+}
+
+void fake_daemon_start(struct fake_daemon *f, const char *dir, const char *table_path,
+                       enum trick trick) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd;
+
+        *f = (struct fake_daemon){
+                .trick = trick, .max_ids = RING_IDS_MAX, .fd = -1, .memfd = -1, .doorbell_fd = -1
+        };
+        fd = open(table_path, O_RDONLY | O_CLOEXEC);
+        assert_true(fd >= 0);
+        assert_int_equal(codec_file_map(fd, &f->file, NULL), 0);
+        close(fd);
+        snprintf(f->path, sizeof(f->path), "%s/socket", dir);
+        memcpy(address.sun_path, f->path, sizeof(f->path));
+        unlink(f->path);
+        f->control_fd = eventfd(0, EFD_CLOEXEC);
+        f->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(f->listen_fd, (void *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(f->listen_fd, 8), 0);
+        assert_int_equal(pthread_create(&f->thread, NULL, run, f), 0);
+}
+
+static void poke(struct fake_daemon *f) {
+        (void)write(f->control_fd, &(uint64_t){ 1 }, sizeof(uint64_t));
+}
+
+void fake_daemon_hold(struct fake_daemon *f, bool hold) {
+        f->hold = hold;
+        poke(f);
+}
+
+void fake_daemon_stop(struct fake_daemon *f) {
+        f->stop = true;
+        poke(f);
+        shutdown(f->listen_fd, SHUT_RDWR); /* when nobody connected */
+        pthread_join(f->thread, NULL);
+        close(f->listen_fd);
+        close(f->control_fd);
+        codec_file_unmap(&f->file);
+        unlink(f->path);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * write-table OUT ROWS DIMS f32|carvq: a sound table file for test scripts, without the packer.
+ * f32: column c of row r is r + c / 1024, but row 0 starts with NaN, infinity and -0.0. carvq: h =
+ * 8, three stages of 16 centroids, random.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/make-table.h"
+
+static void fill_f32(float *values, uint64_t n_rows, uint32_t n_dims) {
+        static const float odd[] = { NAN, INFINITY, -0.0f };
+
+        for (uint64_t r = 0; r < n_rows; r++)
+                for (uint32_t c = 0; c < n_dims; c++)
+                        values[r * n_dims + c] =
+                                r == 0 && c < ARRAY_SIZE(odd) ? odd[c] : (float)r + (float)c / 1024;
+}
+
+int main(int argc, char **argv) {
+        struct table_header h = { .codec = TABLE_CODEC_F32 };
+        _cleanup_(freep) uint8_t *file = NULL;
+        struct table_contents contents;
+        struct fault fault;
+        uint64_t n_bytes;
+        FILE *f;
+
+        if (argc != 5 || table_codec_parse(argv[4], &h.codec) < 0)
+                return 2;
+        h.n_rows = strtoull(argv[2], NULL, 10);
+        h.n_dims = (uint32_t)strtoul(argv[3], NULL, 10);
+        if (h.codec == TABLE_CODEC_CARVQ) {
+                h.n_stages = 3;
+                h.codebook_bits = 4;
+                h.subvector_dims = 8;
+                h.group_cols = 32;
+                h.group_rows = h.n_rows;
+        }
+        file = make_table(&h, 1, &n_bytes);
+        if (h.codec == TABLE_CODEC_F32) {
+                /* The checksum of the rows is now wrong, which only `carvq verify` would see. */
+                if (table_check(file, MIN(n_bytes, TABLE_HEAD_BYTES_MAX), n_bytes, &contents,
+                                &fault) < 0)
+                        return 1;
+                fill_f32((float *)(file + contents.rows.offset), h.n_rows, h.n_dims);
+        }
+        f = fopen(argv[1], "wbe");
+        if (!f || fwrite(file, 1, n_bytes, f) != n_bytes || fclose(f)) {
+                perror(argv[1]);
+                return 1;
+        }
+        return 0;
+}
