@@ -162,10 +162,10 @@ done
 
 python3 "$make_npy" low-rank.npy 800 300 low-rank
 check "an adaptor that pays" "$carvq" pack low-rank.npy -o lr.carvq --adaptor 2x8
-check "is kept, and both sides are told" grep -Eq 'adaptor 2x8: held-out error .* if RVQ had .*: kept' out
+check "is kept, and both sides are told" grep -Eq 'adaptor +2x8 kept: held-out error at .* with it, .* with more RVQ' out
 check "and stored" json <("$carvq" info lr.carvq --json) "o['parameters']['latent_dims'] == 2"
 check "an adaptor that does not pay" "$carvq" pack small.npy -o lr.carvq --adaptor 2x8
-check "is dropped, and both sides are told" grep -Eq 'adaptor 2x8: .*: dropped' out
+check "is dropped, and both sides are told" grep -Eq 'adaptor +2x8 dropped: held-out error at .* with it, .* with more RVQ' out
 check "and absent" json <("$carvq" info lr.carvq --json) "o['parameters']['latent_dims'] == 0"
 
 # ---- Same input, options, seed: same bytes ----

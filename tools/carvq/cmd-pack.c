@@ -275,6 +275,19 @@ static int select_tensor(struct source *source, const struct options *o, struct 
 
 /* ---- The report ---- */
 
+static void report_codec(const struct table_header *h, const char *note) {
+        struct table_layout layout = { 0 };
+        uint64_t n_groups;
+
+        table_layout_compute(h, &layout, NULL); /* has been right since before the first byte */
+        n_groups = layout.n_row_groups * layout.n_col_groups;
+        printf("  codec      %" PRIu32 " stages of %" PRIu32 " bits, sub-vectors of %" PRIu32
+               ", %" PRIu64 " codebook group%s%s\n",
+               h->n_stages, h->codebook_bits, h->subvector_dims, n_groups, n_groups == 1 ? "" : "s",
+               h->row_scale ? ", row scale" : ", no row scale");
+        printf("  adaptor    %s\n", *note ? note : "none");
+}
+
 static void report(const struct options *o, const struct pack_result *result, double seconds) {
         const struct table_header *h = &result->header;
         struct rusage usage;
@@ -282,29 +295,15 @@ static void report(const struct options *o, const struct pack_result *result, do
         if (o->quiet)
                 return;
         getrusage(RUSAGE_SELF, &usage);
-        printf("%s: %" PRIu64 " x %" PRIu32 ", %s", o->out_path, h->n_rows, h->n_dims,
-               table_codec_name(h->codec));
-        if (h->codec == TABLE_CODEC_CARVQ) {
-                printf(", %" PRIu32 " stages of %" PRIu32 " bits, sub-vectors of %" PRIu32
-                       ", groups of %" PRIu64 " x %" PRIu32 ", row scale %s, adaptor ",
-                       h->n_stages, h->codebook_bits, h->subvector_dims, h->group_rows,
-                       h->group_cols, h->row_scale ? "on" : "off");
-                if (!h->latent_dims)
-                        printf("none");
-                else if (h->hidden_dims[1])
-                        printf("%" PRIu32 "x%" PRIu32 "x%" PRIu32, h->latent_dims,
-                               h->hidden_dims[0], h->hidden_dims[1]);
-                else
-                        printf("%" PRIu32 "x%" PRIu32, h->latent_dims, h->hidden_dims[0]);
-        }
-        printf("\n");
-        if (*result->note)
-                printf("%s\n", result->note);
-        printf("%.4f bits/parameter (%" PRIu64 " bytes), relative squared error %.6f, "
-               "mean cosine %.6f\n",
-               cli_bits_per_param(h), h->file_bytes, closeness_rel_mse(&result->closeness),
-               closeness_cosine_mean(&result->closeness));
-        printf("%.1f s, %.0f MiB peak memory\n", seconds, (double)usage.ru_maxrss / 1024);
+        printf("%s: %" PRIu64 " x %" PRIu32 ", %s, %.4f bits a parameter, %" PRIu64 " bytes\n",
+               o->out_path, h->n_rows, h->n_dims, table_codec_name(h->codec), cli_bits_per_param(h),
+               h->file_bytes);
+        if (h->codec == TABLE_CODEC_CARVQ)
+                report_codec(h, result->note);
+        printf("  closeness  relative squared error %.6f, mean cosine %.6f\n",
+               closeness_rel_mse(&result->closeness), closeness_cosine_mean(&result->closeness));
+        printf("  cost       %.1f s, %.0f MiB peak memory\n", seconds,
+               (double)usage.ru_maxrss / 1024);
 }
 
 static void source_freep(struct source **source) {

@@ -31,6 +31,8 @@ static const struct adaptor_effort adaptor_effort = { .n_epochs = 24, .patience 
 
 struct trial {
         const struct plan_request *request;
+        struct progress *progress;
+        uint64_t n_done; /* trials */
         struct sample train, held;
         struct quantizer quantizer;
         struct closeness *blocks;
@@ -46,11 +48,12 @@ static void trial_deinit(struct trial *t) {
 
 /* Row 7, 15, 23 ... are held out, as in adaptor_train(). */
 static int trial_init(struct trial *t, const struct plan_request *request,
-                      const struct sample *sample) {
+                      const struct sample *sample, struct progress *progress) {
         size_t n_dims = request->header.n_dims, n_held = sample->n_rows / ADAPTOR_HOLDOUT;
         size_t n_max = MAX(TRIAL_HELD_BYTES / sizeof(float) / n_dims, 8u), every;
 
         t->request = request;
+        t->progress = progress;
         t->n_block_rows = MAX(BLOCK_BYTES / sizeof(float) / n_dims, 1u);
         every = div_round_up(n_held, n_max);
         t->train.rows = malloc((sample->n_rows - n_held) * n_dims * sizeof(float));
@@ -102,6 +105,7 @@ static int trial_run(struct trial *t, const struct table_header *header,
                                     t->request->n_threads, ret_fault);
         if (r >= 0)
                 r = parallel_for(t->request->n_threads, n_blocks, trial_block, t, ret_fault);
+        progress_update(t->progress, ++t->n_done);
         if (r == -ERANGE) {
                 *ret_error = INFINITY;
                 return 0;
@@ -236,14 +240,14 @@ static int decide_adaptor(struct decision *d, const struct plan_request *request
         plain = error_at(d, d->error, plain_bits, bits);
         pays = error < plain;
         snprintf(plan->note, sizeof(plan->note),
-                 "adaptor %" PRIu32 "x%" PRIu32 "%s%.0" PRIu32
-                 ": held-out error %.4f at %.3f bits/parameter with it, "
-                 "%.4f if RVQ had the same bytes (%.4f at %.3f without): %s",
+                 "%" PRIu32 "x%" PRIu32 "%s%.0" PRIu32
+                 " %s: held-out error at %.3f bits %.4f with it, %.4f with more RVQ",
                  shape->latent_dims, shape->hidden_dims[0], shape->hidden_dims[1] ? "x" : "",
-                 shape->hidden_dims[1], error, bits, plain, d->error, plain_bits,
+                 shape->hidden_dims[1],
                  pays                     ? "kept"
-                 : request->adaptor_force ? "kept by --adaptor-force, it does not pay"
-                                          : "dropped");
+                 : request->adaptor_force ? "kept by force"
+                                          : "dropped",
+                 bits, error, plain);
         if (pays || request->adaptor_force) {
                 d->header = header;
                 d->error = error;
@@ -272,7 +276,14 @@ static void decide_blindly(const struct plan_request *request, struct plan *plan
                                                request->header.n_dims >= ADAPTOR_DIMS_MIN));
         if (request->adaptor == PLAN_ON)
                 snprintf(plan->note, sizeof(plan->note),
-                         "adaptor: none, %u rows at least are needed to train one", ROWS_MIN);
+                         "none: at least %u rows are needed to train one", ROWS_MIN);
+}
+
+/* With and without a row scale, for the slope, and again with an adaptor. */
+static uint64_t count_trials(const struct plan_request *request, bool adaptor) {
+        uint64_t n_scales = request->row_scale == PLAN_AUTO ? 2 : 1;
+
+        return n_scales * (adaptor ? 2 : 1) + (request->header.n_stages > 1);
 }
 
 int plan_make(const struct plan_request *request, const struct sample *sample,
@@ -297,8 +308,8 @@ int plan_make(const struct plan_request *request, const struct sample *sample,
                 ret_plan->header = with_row_scale(request->header, request->row_scale == PLAN_ON);
                 return 0;
         }
-        progress_begin(progress, "plan", "rows", sample->n_rows);
-        r = trial_init(&d.trial, request, sample);
+        progress_begin(progress, "plan", "trials", count_trials(request, wanted));
+        r = trial_init(&d.trial, request, sample, progress);
         if (r >= 0)
                 r = decide_row_scale(&d, request, &request->header, NULL, &d.header, &d.error,
                                      ret_fault);

@@ -2,7 +2,6 @@
 /* Draws at most ten times a second, so that it costs nothing beside the work. */
 #include "progress.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -33,6 +32,11 @@ void progress_begin(struct progress *p, const char *phase, const char *unit, uin
         p->unit = unit;
         p->n_total = n_total;
         p->started_s = p->shown_s = clock_seconds();
+        /* Some phases only know how far they are when they are done. */
+        if (p->terminal && !p->quiet) {
+                fprintf(stderr, CLEAR_LINE "%-8s %" PRIu64 " %s ...", phase, n_total, unit);
+                fflush(stderr);
+        }
 }
 
 static void draw_bar(const struct progress *p, double share, double rate, double left_s) {
@@ -74,17 +78,4 @@ void progress_abort(struct progress *p) {
         if (p->phase && p->terminal && !p->quiet)
                 fputs(CLEAR_LINE, stderr);
         p->phase = NULL;
-}
-
-void progress_note(struct progress *p, const char *format, ...) {
-        va_list args;
-
-        if (p->quiet)
-                return;
-        if (p->terminal)
-                fputs(CLEAR_LINE, stderr);
-        va_start(args, format);
-        vfprintf(stderr, format, args);
-        va_end(args);
-        fputc('\n', stderr);
 }

@@ -25,7 +25,4 @@ void progress_end(struct progress *progress);
 /* Clears a half-drawn bar, so that an error message starts on a line of its own. */
 void progress_abort(struct progress *progress);
 
-/* A remark of its own line; nothing with --quiet. */
-void progress_note(struct progress *progress, const char *format, ...) _printf_(2, 3);
-
 double clock_seconds(void);

@@ -22,10 +22,8 @@
 
 /* In the order they are asked. */
 static const struct source_format *const formats[] = {
-        &source_format_gguf,
-        &source_format_npy,
-        &source_format_safetensors,
-        &source_format_safetensors_index,
+        &source_format_gguf,        &source_format_npy,
+        &source_format_safetensors, &source_format_safetensors_index,
         &source_format_carvq,
 };
 
