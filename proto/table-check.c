@@ -36,7 +36,10 @@ static int check_identity(const struct table_header *h, struct fault *ret_fault)
         return 0;
 }
 
+/* A later minor version may have given these bytes a meaning that we may ignore. */
 static int check_reserved(const struct table_header *h, struct fault *ret_fault) {
+        if (h->version_minor > TABLE_VERSION_MINOR)
+                return 0;
         if (h->reserved0)
                 return fault_set(ret_fault, -EBADMSG, "reserved0 at byte 68: expected 0");
         for (size_t i = 0; i < sizeof(h->reserved1); i++)
@@ -84,43 +87,82 @@ static uint64_t claimed_meta_bytes(const struct table_header *h, const struct ta
         return last->id == TABLE_CHUNK_META ? last->length : 0;
 }
 
+static int read_header(const void *head, size_t head_bytes, uint64_t file_bytes,
+                       struct table_header *ret_header, struct fault *ret_fault) {
+        struct table_header h;
+        int r;
+
+        if (head_bytes < sizeof(h))
+                return fault_set(ret_fault, -EBADMSG,
+                                 "the file has %" PRIu64 " bytes, expected at least %zu (header)",
+                                 file_bytes, sizeof(h));
+        memcpy(&h, head, sizeof(h));
+
+        r = check_identity(&h, ret_fault);
+        if (r < 0)
+                return r;
+        r = check_reserved(&h, ret_fault);
+        if (r < 0)
+                return r;
+        if (h.file_bytes != file_bytes)
+                return fault_set(ret_fault, -EBADMSG,
+                                 "file_bytes at byte 32: the header says %" PRIu64
+                                 ", the file has %" PRIu64 " (%s)",
+                                 h.file_bytes, file_bytes,
+                                 file_bytes < h.file_bytes ? "truncated" : "trailing bytes");
+        *ret_header = h;
+        return 0;
+}
+
+static int read_contents(const void *head, size_t head_bytes, const struct table_header *h,
+                         struct table_chunk ret_chunks[TABLE_CHUNKS_MAX], struct fault *ret_fault) {
+        size_t contents_bytes;
+
+        if (h->n_chunks < 1 || h->n_chunks > TABLE_CHUNKS_MAX)
+                return fault_set(ret_fault, -EBADMSG,
+                                 "n_chunks at byte 64: found %" PRIu32 ", expected 1 to %u",
+                                 h->n_chunks, TABLE_CHUNKS_MAX);
+        contents_bytes = h->n_chunks * sizeof(struct table_chunk);
+        if (contents_bytes > head_bytes - sizeof(*h))
+                return fault_set(ret_fault, -EBADMSG,
+                                 "the file has %" PRIu64
+                                 " bytes, expected at least %zu (contents table)",
+                                 h->file_bytes, sizeof(*h) + contents_bytes);
+        memcpy(ret_chunks, (const uint8_t *)head + sizeof(*h), contents_bytes);
+        return 0;
+}
+
+static void slice(const struct table_chunk *chunks, struct table_contents *contents) {
+        for (uint32_t i = 0; i < contents->header.n_chunks; i++)
+                switch (chunks[i].id) {
+                case TABLE_CHUNK_CODEBOOKS:
+                        contents->codebooks = chunks[i];
+                        break;
+                case TABLE_CHUNK_ADAPTOR:
+                        contents->adaptor = chunks[i];
+                        break;
+                case TABLE_CHUNK_ROWS:
+                        contents->rows = chunks[i];
+                        break;
+                case TABLE_CHUNK_META:
+                        contents->meta = chunks[i];
+                        break;
+                }
+}
+
 int table_check(const void *head, size_t head_bytes, uint64_t file_bytes,
                 struct table_contents *ret_contents, struct fault *ret_fault) {
         struct table_chunk found[TABLE_CHUNKS_MAX], wanted[TABLE_CHUNKS_MAX];
         struct table_contents c = { 0 };
         struct table_header plan;
-        size_t contents_bytes;
         int r;
 
-        if (head_bytes < sizeof(c.header))
-                return fault_set(ret_fault, -EBADMSG,
-                                 "the file has %" PRIu64 " bytes, expected at least %zu (header)",
-                                 file_bytes, sizeof(c.header));
-        memcpy(&c.header, head, sizeof(c.header));
-
-        r = check_identity(&c.header, ret_fault);
+        r = read_header(head, head_bytes, file_bytes, &c.header, ret_fault);
         if (r < 0)
                 return r;
-        r = check_reserved(&c.header, ret_fault);
+        r = read_contents(head, head_bytes, &c.header, found, ret_fault);
         if (r < 0)
                 return r;
-        if (c.header.file_bytes != file_bytes)
-                return fault_set(ret_fault, -EBADMSG,
-                                 "file_bytes at byte 32: the header says %" PRIu64
-                                 ", the file has %" PRIu64 " (%s)",
-                                 c.header.file_bytes, file_bytes,
-                                 file_bytes < c.header.file_bytes ? "truncated" : "trailing bytes");
-        if (c.header.n_chunks < 1 || c.header.n_chunks > TABLE_CHUNKS_MAX)
-                return fault_set(ret_fault, -EBADMSG,
-                                 "n_chunks at byte 64: found %" PRIu32 ", expected 1 to %u",
-                                 c.header.n_chunks, TABLE_CHUNKS_MAX);
-        contents_bytes = c.header.n_chunks * sizeof(found[0]);
-        if (contents_bytes > head_bytes - sizeof(c.header))
-                return fault_set(ret_fault, -EBADMSG,
-                                 "the file has %" PRIu64
-                                 " bytes, expected at least %zu (contents table)",
-                                 file_bytes, sizeof(c.header) + contents_bytes);
-        memcpy(found, (const uint8_t *)head + sizeof(c.header), contents_bytes);
 
         r = table_layout_compute(&c.header, &c.layout, ret_fault);
         if (r < 0)
@@ -146,21 +188,7 @@ int table_check(const void *head, size_t head_bytes, uint64_t file_bytes,
                                  " (end of the last chunk)",
                                  c.header.file_bytes, plan.file_bytes);
 
-        for (uint32_t i = 0; i < c.header.n_chunks; i++)
-                switch (found[i].id) {
-                case TABLE_CHUNK_CODEBOOKS:
-                        c.codebooks = found[i];
-                        break;
-                case TABLE_CHUNK_ADAPTOR:
-                        c.adaptor = found[i];
-                        break;
-                case TABLE_CHUNK_ROWS:
-                        c.rows = found[i];
-                        break;
-                case TABLE_CHUNK_META:
-                        c.meta = found[i];
-                        break;
-                }
+        slice(found, &c);
         *ret_contents = c;
         return 0;
 }

@@ -183,7 +183,7 @@ int table_layout_compute(const struct table_header *h, struct table_layout *ret_
         if (r < 0)
                 return r;
 
-        /* At most 2^40 rows of at most 2^20 bytes: no overflow. */
+        /* At most 2^40 rows of little more than 2^20 bytes: no overflow. */
         l.rows_bytes = h->n_rows * l.record_bytes;
         *ret_layout = l;
         return 0;

@@ -138,8 +138,8 @@ int table_layout_compute(const struct table_header *header, struct table_layout 
  * Pure. `head` holds the first min(file_bytes, TABLE_HEAD_BYTES_MAX) bytes of a file of
  * `file_bytes` bytes. 0: all fields, offsets and lengths are sound and the header's own checksums
  * hold; chunk contents are not looked at. -EBADMSG: damaged or foreign; -EPROTONOSUPPORT: a newer
- * version or an unknown required feature. The fault names field, byte offset, what was found and
- * what expected.
+ * version or an unknown required feature. The fault names the field, what was found and what was
+ * expected; a field with one right value also by its byte in the file.
  */
 int table_check(const void *head, size_t head_bytes, uint64_t file_bytes,
                 struct table_contents *ret_contents, struct fault *ret_fault);

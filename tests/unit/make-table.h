@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Tables for tests: any header's parameters, random but ordinary contents, in memory that ends at a
+ * page nobody may touch, so that one byte read too far is a crash.
+ */
+#pragma once
+
+#include "proto/table.h"
+
+/* xorshift64*: the state must not be 0. */
+uint64_t test_random(uint64_t *state);
+
+/* A half between 2^-4 and 2^-3 in size, of either sign. */
+uint16_t test_random_half(uint64_t *state);
+
+/* CARVQ_TEST_SEED, or the same seed every time; printed as a TAP comment. */
+uint64_t test_seed(void);
+
+/* Memory whose last byte is followed by an inaccessible page. */
+struct guarded {
+        uint8_t *bytes;
+        size_t n_bytes;
+        void *map;
+        size_t map_bytes;
+};
+
+void guarded_init(struct guarded *memory, size_t n_bytes);
+void guarded_deinit(struct guarded *memory);
+
+/*
+ * A whole sealed file for the header's parameters, chunk checksums included; ends the program when
+ * they are not sound. `header` is completed. The file starts at a multiple of 64 bytes, so the
+ * guard may follow up to 63 bytes behind it.
+ */
+void make_table(struct table_header *header, const char *meta, uint64_t *random,
+                struct guarded *ret_file);
