@@ -39,14 +39,19 @@ void progress_begin(struct progress *p, const char *phase, const char *unit, uin
         }
 }
 
+/* Rows come by the thousand a second, trials one in several. */
+static int decimals(double rate) {
+        return rate < 10 ? 1 : 0;
+}
+
 static void draw_bar(const struct progress *p, double share, double rate, double left_s) {
         char bar[BAR_WIDTH + 1];
 
         memset(bar, '.', BAR_WIDTH);
         memset(bar, '#', (size_t)(share * BAR_WIDTH));
         bar[BAR_WIDTH] = '\0';
-        fprintf(stderr, CLEAR_LINE "%-8s [%s] %3.0f %%  %.0f %s/s  %.0f s left", p->phase, bar,
-                share * 100, rate, p->unit, left_s);
+        fprintf(stderr, CLEAR_LINE "%-8s [%s] %3.0f %%  %.*f %s/s  %.0f s left", p->phase, bar,
+                share * 100, decimals(rate), rate, p->unit, left_s);
         fflush(stderr);
 }
 
@@ -61,7 +66,8 @@ void progress_update(struct progress *p, uint64_t n_done) {
         if (p->terminal)
                 draw_bar(p, share, rate, (double)(p->n_total - n_done) / rate);
         else
-                fprintf(stderr, "%s: %.0f %%, %.0f %s/s\n", p->phase, share * 100, rate, p->unit);
+                fprintf(stderr, "%-8s %3.0f %%, %.*f %s/s\n", p->phase, share * 100, decimals(rate),
+                        rate, p->unit);
 }
 
 void progress_end(struct progress *p) {
