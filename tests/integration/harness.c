@@ -7,12 +7,16 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -84,6 +88,20 @@ static void pass_sockets(const struct harness *h) {
         setenv("LISTEN_FDNAMES", "data:control", 1);
 }
 
+static void forbid_io_uring(void) {
+        struct sock_filter filter[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog program = { ARRAY_SIZE(filter), filter };
+
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+                _exit(125);
+}
+
 static pid_t spawn(struct harness *h, const char *const *args) {
         const char *argv[64] = { getenv("CARVQD") };
         int n = 1;
@@ -109,6 +127,8 @@ static pid_t spawn(struct harness *h, const char *const *args) {
                 unsetenv("JOURNAL_STREAM");
                 if (h->pass_sockets)
                         pass_sockets(h);
+                if (h->forbid_io_uring)
+                        forbid_io_uring();
                 execv(argv[0], (char *const *)(uintptr_t)argv);
                 _exit(127);
         }

@@ -13,7 +13,8 @@ struct harness {
         char log_path[96]; /* what the daemon wrote to stderr */
         pid_t pid;         /* 0: not running */
         int notify_fd;
-        bool pass_sockets; /* hand them over like systemd instead of naming them */
+        bool pass_sockets;    /* hand them over like systemd instead of naming them */
+        bool forbid_io_uring; /* by a seccomp filter, as containers' default profiles do */
 };
 
 /* A folder with socket paths; no daemon yet. */
