@@ -334,6 +334,55 @@ static void test_no_permission(void **state) {
         assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/*
+ * Neither side spins, so every lookup puts both to sleep and wakes them again, many times a second
+ * and at every distance from one another. A wake-up that gets lost costs the whole time-out, and
+ * fails.
+ */
+static int sleeper_process(uint64_t seed) {
+        struct carvq_connect_options o = { .size = sizeof(o),
+                                           .socket_path = h.socket_path,
+                                           .spin_ns = UINT64_MAX,
+                                           .timeout_ns = UINT64_C(10000000000) };
+        uint64_t random = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
+        carvq_client *client = NULL;
+        carvq_table *table = NULL;
+        float rows[7 * 4];
+        int r = 0;
+
+        if (carvq_connect(&o, &client, NULL) < 0 || carvq_table_open(client, "seven", &table) < 0)
+                return 2;
+        for (int i = 0; i < 20000 && r == 0; i++) {
+                uint64_t ids[4] = { next_random(&random) % 77 };
+
+                r = carvq_lookup(table, ids, 1 + next_random(&random) % 4, NULL, rows,
+                                 sizeof(rows));
+                for (uint64_t pause = next_random(&random) % 400; pause; pause--)
+                        __asm__ volatile("" ::: "memory");
+        }
+        if (r < 0)
+                fprintf(stderr, "# %s\n", carvq_client_error(client));
+        carvq_client_free(client);
+        return r < 0;
+}
+
+static void test_no_wake_up_is_lost(void **state) {
+        char spec[200];
+        pid_t pids[3];
+
+        (void)state;
+        assert_int_equal(harness_stop(&h), 0);
+        snprintf(spec, sizeof(spec), "seven=%s", harness_path(&h, "seven"));
+        harness_start(&h, (const char *[]){ "--table", spec, "--spin-us", "0", NULL });
+        for (size_t i = 0; i < ARRAY_SIZE(pids); i++) {
+                pids[i] = fork();
+                if (pids[i] == 0)
+                        _exit(sleeper_process(i + 1));
+        }
+        expect_all_right(pids, ARRAY_SIZE(pids));
+        assert_int_equal(harness_stop(&h), 0);
+}
+
 /* What was submitted before SIGTERM is answered. */
 static void test_sigterm_drains(void **state) {
         carvq_client *client = harness_connect(&h);
@@ -410,10 +459,12 @@ static void test_sockets_from_the_service_manager(void **state) {
         assert_int_equal(access(h.socket_path, F_OK), 0);
         unlink(h.socket_path);
         unlink(h.control_path);
+        h.pass_sockets = false;
+        harness_start(&h, NULL);
 }
 
 int main(void) {
-        /* In this order: the last three stop the daemon and start another. */
+        /* In this order: the last ones stop the daemon and start others. */
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_many_processes_at_once),
                 cmocka_unit_test(test_single_rows_of_every_table),
@@ -427,6 +478,7 @@ int main(void) {
                 cmocka_unit_test(test_sigterm_drains),
                 cmocka_unit_test(test_stale_socket_and_broken_table),
                 cmocka_unit_test(test_sockets_from_the_service_manager),
+                cmocka_unit_test(test_no_wake_up_is_lost),
         };
 
         return cmocka_run_group_tests_name("serve", tests, setup, teardown);
