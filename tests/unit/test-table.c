@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "make-table.h"
+#include "guarded-table.h"
 
 static struct table_header carvq_header(void) {
         return (struct table_header){

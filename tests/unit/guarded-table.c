@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* See make-table.h. Fails by ending the test program: a fixture that cannot be made is no verdict.
  */
-#include "make-table.h"
+#include "guarded-table.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <xxhash.h>
+
+#include "lib/codec/codec.h"
 
 #define DEFAULT_SEED UINT64_C(20251117)
 
@@ -114,4 +116,46 @@ void make_table(struct table_header *header, const char *meta, uint64_t *random,
         memcpy(file.bytes, header, sizeof(*header));
         memcpy(file.bytes + sizeof(*header), chunks, header->n_chunks * sizeof(chunks[0]));
         *ret_file = file;
+}
+
+static void guard_chunk(const struct table_chunk *chunk, const struct guarded *file,
+                        struct guarded *ret_memory) {
+        guarded_init(ret_memory, chunk->length);
+        memcpy(ret_memory->bytes, file->bytes + chunk->offset, chunk->length);
+}
+
+void guard_table(const struct table_contents *contents, const struct guarded *file,
+                 struct codec_table *ret_table, struct guarded_table *ret_memory) {
+        guard_chunk(&contents->rows, file, &ret_memory->rows);
+        guard_chunk(&contents->codebooks, file, &ret_memory->codebooks);
+        guard_chunk(&contents->adaptor, file, &ret_memory->adaptor);
+        *ret_table = (struct codec_table){
+                .contents = *contents,
+                .rows = ret_memory->rows.bytes,
+                .codebooks = (const void *)ret_memory->codebooks.bytes,
+                .adaptor = (const void *)ret_memory->adaptor.bytes,
+        };
+}
+
+void guarded_table_deinit(struct guarded_table *memory) {
+        guarded_deinit(&memory->rows);
+        guarded_deinit(&memory->codebooks);
+        guarded_deinit(&memory->adaptor);
+}
+
+size_t test_kernels(const struct codec_kernels *ret_sets[8]) {
+        size_t n = 0;
+
+        for (uint32_t mask = 0; mask < 8; mask++) {
+                const struct codec_kernels *set = codec_kernels_choose(codec_cpu_features() & mask);
+                bool known = false;
+
+                for (size_t i = 0; i < n; i++)
+                        known = known || ret_sets[i] == set;
+                if (known)
+                        continue;
+                ret_sets[n++] = set;
+                printf("# kernels: %s\n", set->name);
+        }
+        return n;
 }

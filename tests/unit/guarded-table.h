@@ -34,3 +34,17 @@ void guarded_deinit(struct guarded *memory);
  */
 void make_table(struct table_header *header, const char *meta, uint64_t *random,
                 struct guarded *ret_file);
+
+/* A file's chunks, each in memory of its own with a guard right behind its last byte. */
+struct guarded_table {
+        struct guarded rows, codebooks, adaptor;
+};
+
+struct codec_table;
+void guard_table(const struct table_contents *contents, const struct guarded *file,
+                 struct codec_table *ret_table, struct guarded_table *ret_memory);
+void guarded_table_deinit(struct guarded_table *memory);
+
+/* All kernel sets that this CPU and `CARVQ_CPU_MASK` allow, scalar first. */
+struct codec_kernels;
+size_t test_kernels(const struct codec_kernels *ret_sets[8]);

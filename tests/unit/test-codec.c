@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The decoders. A reference written here from FORMAT.md alone, one value at a time, against the
+ * scalar kernels; those against every other set, over lengths around each vector width, all shapes
+ * of groups and adaptors, any place of the output, with inaccessible pages right behind all memory.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "lib/codec/codec.h"
+#include "guarded-table.h"
+
+static uint64_t seed;
+static const struct codec_kernels *sets[8];
+static size_t n_sets;
+
+/* ---- The reference ---- */
+
+static float reference_half(const uint8_t *bytes) {
+        uint32_t half = bytes[0] | (uint32_t)bytes[1] << 8;
+        int exponent = (int)(half >> 10 & 31), mantissa = (int)(half & 0x3ff);
+        double value = exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
+
+        if (exponent == 31)
+                value = mantissa ? (double)NAN : (double)INFINITY;
+        return (float)(half & 0x8000 ? -value : value);
+}
+
+static uint32_t reference_code(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t i) {
+        uint32_t code = 0, shift = 0;
+
+        for (uint32_t w = 8; w; w /= 2) {
+                size_t run_bytes = 0, block_at = 0, q = 0;
+
+                if (!(bits & w))
+                        continue;
+                for (size_t first = 0; first < n_codes; first += 64) {
+                        size_t t = n_codes - first < 64 ? n_codes - first : 64;
+                        size_t bytes = (t * w + 7) / 8;
+
+                        if (i / 64 == first / 64) {
+                                block_at = run_bytes;
+                                q = bytes;
+                        }
+                        run_bytes += bytes;
+                }
+                code |= (packed[block_at + i % 64 % q] >> i % 64 / q * w & ((1u << w) - 1))
+                        << shift;
+                shift += w;
+                packed += run_bytes;
+        }
+        return code;
+}
+
+static void reference_layer(const uint8_t *weights, const float *x, size_t n_in, size_t n_out,
+                            bool relu, float *ret_y) {
+        for (size_t o = 0; o < n_out; o++) {
+                float y = reference_half(weights + 2 * (n_in * n_out + o));
+
+                for (size_t i = 0; i < n_in; i++)
+                        if (x[i] != 0) {
+                                float product =
+                                        reference_half(weights + 2 * (i * n_out + o)) * x[i];
+                                y = y + product;
+                        }
+                ret_y[o] = relu && !(y > 0) ? 0 : y;
+        }
+}
+
+static void reference_adaptor(const struct codec_table *table, const uint8_t *latent,
+                              float *ret_a) {
+        const struct table_header *h = &table->contents.header;
+        const uint8_t *weights = (const void *)table->adaptor;
+        float buffers[3][64];
+        size_t n_in = h->latent_dims, at = 0;
+
+        for (size_t i = 0; i < n_in; i++)
+                buffers[0][i] = reference_half(latent + 2 * i);
+        for (; at < 2 && h->hidden_dims[at]; at++) {
+                reference_layer(weights, buffers[at], n_in, h->hidden_dims[at], true,
+                                buffers[at + 1]);
+                weights += 2 * (n_in + 1) * h->hidden_dims[at];
+                n_in = h->hidden_dims[at];
+        }
+        reference_layer(weights, buffers[at], n_in, h->n_dims, false, ret_a);
+}
+
+static void reference_carvq(const struct codec_table *table, uint64_t row, const uint8_t *record,
+                            float *ret_values) {
+        const struct table_header *h = &table->contents.header;
+        const uint8_t *codebooks = (const void *)table->codebooks;
+        size_t n = h->n_dims, slots = h->subvector_dims, J = (n + slots - 1) / slots;
+        size_t col_groups = (J + h->group_cols - 1) / h->group_cols;
+        size_t entries = (size_t)1 << h->codebook_bits;
+        size_t stage_bytes = table_packed_bytes(J, h->codebook_bits);
+        const uint8_t *latent = record + 2 * h->row_scale, *codes = latent + 2 * h->latent_dims;
+        float *a = calloc(n, sizeof(float));
+
+        if (h->latent_dims)
+                reference_adaptor(table, latent, a);
+        for (size_t d = 0; d < slots; d++)
+                for (size_t j = 0; j < J && d * J + j < n; j++) {
+                        size_t group = row / h->group_rows * col_groups + j / h->group_cols;
+                        float v = 0;
+
+                        for (size_t l = 0; l < h->n_stages; l++) {
+                                size_t code = reference_code(codes + l * stage_bytes, J,
+                                                             h->codebook_bits, j);
+                                size_t at =
+                                        ((group * h->n_stages + l) * slots + d) * entries + code;
+                                float c = reference_half(codebooks + 2 * at);
+
+                                v = l == 0 ? c : v + c;
+                        }
+                        if (h->row_scale)
+                                v = v * reference_half(record);
+                        if (h->latent_dims)
+                                v = v + a[d * J + j];
+                        ret_values[d * J + j] = v;
+                }
+        free(a);
+}
+
+static void reference_row(const struct codec_table *table, uint64_t row, float *ret_values) {
+        const struct table_header *h = &table->contents.header;
+        const uint8_t *record = table->rows + row * h->record_bytes;
+        float scale = 0;
+
+        if (h->codec == TABLE_CODEC_INT8 || h->codec == TABLE_CODEC_INT4)
+                memcpy(&scale, record, sizeof(scale));
+        for (size_t i = 0; i < h->n_dims; i++)
+                switch (h->codec) {
+                case TABLE_CODEC_F32:
+                        memcpy(&ret_values[i], record + 4 * i, 4);
+                        break;
+                case TABLE_CODEC_F16:
+                        ret_values[i] = reference_half(record + 2 * i);
+                        break;
+                case TABLE_CODEC_BF16: {
+                        uint8_t wide[4] = { 0, 0, record[2 * i], record[2 * i + 1] };
+                        memcpy(&ret_values[i], wide, 4);
+                        break;
+                }
+                case TABLE_CODEC_INT8:
+                        ret_values[i] = scale * (float)(record[4 + i] < 128 ? record[4 + i]
+                                                                            : record[4 + i] - 256);
+                        break;
+                case TABLE_CODEC_INT4:
+                        ret_values[i] =
+                                scale *
+                                (float)((int)reference_code(record + 4, h->n_dims, 4, i) - 8);
+                        break;
+                }
+        if (h->codec == TABLE_CODEC_CARVQ)
+                reference_carvq(table, row, record, ret_values);
+}
+
+/* ---- Comparing ---- */
+
+static void fail_at(const struct table_header *h, const char *set, uint64_t row, size_t i,
+                    float found, float expected) {
+        fail_msg("%s, %s: n %u, L %u, k %u, h %u, groups %" PRIu64
+                 "x%u, scale %u, adaptor %ux%ux%u,"
+                 " row %" PRIu64 ", dimension %zu: %a, expected %a",
+                 table_codec_name(h->codec), set, h->n_dims, h->n_stages, h->codebook_bits,
+                 h->subvector_dims, h->group_rows, h->group_cols, h->row_scale, h->latent_dims,
+                 h->hidden_dims[0], h->hidden_dims[1], row, i, (double)found, (double)expected);
+}
+
+/* The same bytes; any NaN for a NaN; `bound` apart where it is not 0. */
+static void assert_row(const struct table_header *h, const char *set, uint64_t row,
+                       const float *found, const float *expected, float bound) {
+        if (!memcmp(found, expected, h->n_dims * sizeof(float)))
+                return;
+        for (size_t i = 0; i < h->n_dims; i++)
+                if (memcmp(&found[i], &expected[i], sizeof(float)) != 0 &&
+                    !(isnan(found[i]) && isnan(expected[i])) &&
+                    !(bound > 0 && fabsf(found[i] - expected[i]) <= bound))
+                        fail_at(h, set, row, i, found[i], expected[i]);
+}
+
+static float largest(const float *values, size_t n) {
+        float max = 0;
+
+        for (size_t i = 0; i < n; i++)
+                max = fmaxf(max, fabsf(values[i]));
+        return max;
+}
+
+/* Decodes to the end of memory, and to `shift` floats before it; nothing around may change. */
+static void check_set(const struct codec_kernels *set, const struct codec_table *table,
+                      uint64_t row, float *scratch, const struct guarded *out, size_t shift,
+                      const float *expected, float bound) {
+        const struct table_header *h = &table->contents.header;
+        size_t n_floats = out->n_bytes / sizeof(float), at = n_floats - h->n_dims - shift;
+        float *values = (float *)(void *)out->bytes;
+
+        memset(out->bytes, 0xa5, out->n_bytes);
+        set->decode[h->codec](table, row, scratch, values + at);
+        assert_row(h, set->name, row, values + at, expected, bound);
+        for (size_t i = 0; i < out->n_bytes; i++)
+                if ((i < at * 4 || i >= (at + h->n_dims) * 4) && out->bytes[i] != 0xa5)
+                        fail_msg("%s, %s, n %u: wrote outside the row", table_codec_name(h->codec),
+                                 set->name, h->n_dims);
+}
+
+static void check_table(struct table_header header, uint64_t *random, bool wild) {
+        struct guarded file, out, scratch;
+        struct guarded_table memory;
+        struct table_contents contents;
+        struct codec_table table;
+        struct fault fault = { 0 };
+        float *expected = calloc(header.n_dims, sizeof(float));
+        float *exact = calloc(header.n_dims, sizeof(float));
+
+        make_table(&header, NULL, random, &file);
+        if (table_check(file.bytes, MIN(file.n_bytes, TABLE_HEAD_BYTES_MAX), header.file_bytes,
+                        &contents, &fault) < 0)
+                fail_msg("%s", fault.text);
+        if (wild) /* any bits: NaN, infinities, subnormals in every place */
+                for (size_t i = contents.rows.offset; i < file.n_bytes; i++)
+                        file.bytes[i] = (uint8_t)(test_random(random) >> 32);
+        for (size_t i = 0; wild && i < contents.codebooks.length; i++)
+                file.bytes[contents.codebooks.offset + i] = (uint8_t)(test_random(random) >> 32);
+
+        guard_table(&contents, &file, &table, &memory);
+        guarded_init(&out, (header.n_dims + 40) * sizeof(float));
+        guarded_init(&scratch, codec_scratch_floats(&header) * sizeof(float));
+        for (uint64_t row = 0; row<header.n_rows; row += header.n_rows> 1 ? header.n_rows - 1 : 1) {
+                size_t shift = test_random(random) % 20;
+
+                reference_row(&table, row, exact);
+                for (size_t i = 0; i < n_sets; i++) {
+                        float bound = 0;
+
+                        /* Scalar is exactly the reference; the others are exactly scalar, but for
+                         * the adaptor's bound (FORMAT.md, "Decoding"). */
+                        if (i > 0 && header.latent_dims)
+                                bound = 0x1p-10f * largest(exact, header.n_dims);
+                        memcpy(expected, exact, header.n_dims * sizeof(float));
+                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, 0,
+                                  expected, bound);
+                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, shift,
+                                  expected, bound);
+                }
+        }
+        guarded_deinit(&scratch);
+        guarded_deinit(&out);
+        guarded_table_deinit(&memory);
+        guarded_deinit(&file);
+        free(expected);
+        free(exact);
+}
+
+/* ---- The tests ---- */
+
+static const uint32_t all_dims[] = { 1,  2,   7,   13,  31,  32,  33,   48,   63,   64,
+                                     65, 100, 127, 128, 384, 640, 1000, 2048, 8960, 65536 };
+
+static void test_plain_codecs(void **state) {
+        uint64_t random = seed;
+
+        (void)state;
+        for (uint32_t codec = TABLE_CODEC_F32; codec <= TABLE_CODEC_INT4; codec++)
+                for (size_t n = 0; n < ARRAY_SIZE(all_dims); n++)
+                        for (int wild = 0; wild < 2; wild++)
+                                check_table((struct table_header){ .n_rows = n % 3 ? 3 : 1,
+                                                                   .n_dims = all_dims[n],
+                                                                   .codec = codec },
+                                            &random, wild);
+}
+
+/* k = 4, which has kernels of its own: every length, slot and stage count with every group shape.
+ */
+static void test_carvq_shapes(void **state) {
+        const uint32_t slots[] = { 1, 3, 8, 10, 16 };
+        const uint32_t groups[] = { TABLE_DIMS_MAX, 5, 16, 32, 64, 96 };
+        uint64_t random = seed;
+        size_t count = 0;
+
+        (void)state;
+        for (size_t n = 0; n < ARRAY_SIZE(all_dims); n++)
+                for (size_t h = 0; h < ARRAY_SIZE(slots); h++)
+                        for (uint32_t stages = 1; stages <= 5; stages++)
+                                for (size_t g = 0; g < ARRAY_SIZE(groups); g++) {
+                                        struct table_header header = {
+                                                .n_rows = count % 4 ? 3 : 1,
+                                                .n_dims = all_dims[n],
+                                                .codec = TABLE_CODEC_CARVQ,
+                                                .n_stages = stages,
+                                                .codebook_bits = 4,
+                                                .subvector_dims = slots[h],
+                                                .group_cols = groups[g],
+                                                .group_rows = count % 4 ? 2 : 1,
+                                                .row_scale = count % 2,
+                                        };
+
+                                        /* The widest are slow: one in seven, of every kind. */
+                                        count++;
+                                        if (all_dims[n] > 2048 && count % 7)
+                                                continue;
+                                        check_table(header, &random, false);
+                                }
+}
+
+static void test_carvq_codes(void **state) {
+        const uint32_t dims[] = { 1, 13, 64, 65, 100, 640, 1000 };
+        uint64_t random = seed;
+
+        (void)state;
+        for (size_t n = 0; n < ARRAY_SIZE(dims); n++)
+                for (uint32_t bits = 1; bits <= 8; bits++)
+                        for (uint32_t i = 0; i < 8; i++)
+                                check_table((struct table_header){ .n_rows = 3,
+                                                                   .n_dims = dims[n],
+                                                                   .codec = TABLE_CODEC_CARVQ,
+                                                                   .n_stages = 1 + i % 5,
+                                                                   .codebook_bits = bits,
+                                                                   .subvector_dims = i < 4 ? 1 : 10,
+                                                                   .group_cols = i % 2 ? 32 : 65536,
+                                                                   .group_rows = 1 + i % 3,
+                                                                   .row_scale = i / 2 % 2 },
+                                            &random, false);
+}
+
+static void test_adaptors(void **state) {
+        const uint32_t shapes[][3] = { { 1, 0, 0 },   { 3, 0, 0 },   { 16, 0, 0 }, { 5, 7, 0 },
+                                       { 16, 33, 0 }, { 8, 17, 19 }, { 2, 1, 1 },  { 33, 64, 48 } };
+        uint64_t random = seed;
+
+        (void)state;
+        for (size_t n = 0; n < ARRAY_SIZE(all_dims); n++)
+                for (size_t i = 0; i < 2 * ARRAY_SIZE(shapes); i++) {
+                        if (all_dims[n] > 2048 && i % 7)
+                                continue;
+                        check_table(
+                                (struct table_header){
+                                        .n_rows = 2,
+                                        .n_dims = all_dims[n],
+                                        .codec = TABLE_CODEC_CARVQ,
+                                        .n_stages = 3,
+                                        .codebook_bits = i == 3 ? 5 : 4,
+                                        .subvector_dims = 8,
+                                        .group_cols = 65536,
+                                        .group_rows = 2,
+                                        .row_scale = (uint32_t)(i / ARRAY_SIZE(shapes)),
+                                        .latent_dims = shapes[i % ARRAY_SIZE(shapes)][0],
+                                        .hidden_dims = { shapes[i % ARRAY_SIZE(shapes)][1],
+                                                         shapes[i % ARRAY_SIZE(shapes)][2] } },
+                                &random, false);
+                }
+}
+
+/* Any bits are some value: nothing crashes, and all sets agree on which. */
+static void test_wild_bytes(void **state) {
+        uint64_t random = seed;
+
+        (void)state;
+        for (size_t n = 0; n < 17; n++)
+                for (uint32_t i = 0; i < 20; i++)
+                        check_table((struct table_header){ .n_rows = 3,
+                                                           .n_dims = all_dims[n],
+                                                           .codec = TABLE_CODEC_CARVQ,
+                                                           .n_stages = 1 + i % 5,
+                                                           .codebook_bits = i % 7 ? 4 : 6,
+                                                           .subvector_dims = 1 + i % 9,
+                                                           .group_cols = i % 3 ? 65536 : 64,
+                                                           .group_rows = 2,
+                                                           .row_scale = i % 2 },
+                                    &random, true);
+}
+
+static void test_extreme_parameters(void **state) {
+        struct table_header header = {
+                .n_rows = 2,
+                .n_dims = 1500,
+                .codec = TABLE_CODEC_CARVQ,
+                .n_stages = TABLE_STAGES_MAX,
+                .codebook_bits = 4,
+                .subvector_dims = TABLE_SUBVECTOR_DIMS_MAX,
+                .group_cols = 1,
+                .group_rows = 1,
+                .row_scale = 1,
+        };
+        uint64_t random = seed;
+
+        (void)state;
+        check_table(header, &random, false);
+        header.group_cols = 16;
+        check_table(header, &random, false);
+        header.codebook_bits = TABLE_CODEBOOK_BITS_MAX;
+        check_table(header, &random, false);
+        header.n_dims = 63; /* one sub-vector, and a slot that does not exist */
+        header.codebook_bits = 4;
+        check_table(header, &random, false);
+}
+
+/* Floats whose low bits lie around the points where rounding turns. */
+static float edge_float(uint64_t *random) {
+        const uint32_t edges[] = { 0, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x7fff, 0x8000, 0x8001 };
+        uint64_t r = test_random(random);
+        uint32_t bits = (uint32_t)(r >> 32);
+        float value;
+
+        if (r & 1)
+                bits = (bits & 0xffff0000) | edges[(r >> 1) % ARRAY_SIZE(edges)];
+        memcpy(&value, &bits, sizeof(value));
+        return value;
+}
+
+static void test_conversions(void **state) {
+        uint64_t random = seed;
+        struct guarded in, out, expected;
+
+        (void)state;
+        for (size_t n = 1; n < 150; n++)
+                for (size_t repeat = 0; repeat < 200; repeat++) {
+                        guarded_init(&in, n * 4);
+                        guarded_init(&out, n * 2);
+                        guarded_init(&expected, n * 2);
+                        float *values = (float *)(void *)in.bytes;
+
+                        for (size_t i = 0; i < n; i++)
+                                values[i] = edge_float(&random);
+                        for (size_t s = 1; s < n_sets; s++) {
+                                sets[0]->f32_to_f16(values, n, (uint16_t *)(void *)expected.bytes);
+                                sets[s]->f32_to_f16(values, n, (uint16_t *)(void *)out.bytes);
+                                assert_memory_equal(out.bytes, expected.bytes, n * 2);
+                                sets[0]->f32_to_bf16(values, n, (uint16_t *)(void *)expected.bytes);
+                                sets[s]->f32_to_bf16(values, n, (uint16_t *)(void *)out.bytes);
+                                assert_memory_equal(out.bytes, expected.bytes, n * 2);
+                        }
+                        guarded_deinit(&in);
+                        guarded_deinit(&out);
+                        guarded_deinit(&expected);
+                }
+}
+
+int main(void) {
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_plain_codecs), cmocka_unit_test(test_carvq_shapes),
+                cmocka_unit_test(test_carvq_codes),  cmocka_unit_test(test_adaptors),
+                cmocka_unit_test(test_wild_bytes),   cmocka_unit_test(test_extreme_parameters),
+                cmocka_unit_test(test_conversions),
+        };
+
+        seed = test_seed();
+        n_sets = test_kernels(sets);
+        return cmocka_run_group_tests_name("codec", tests, NULL, NULL);
+}
