@@ -11,12 +11,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
 #include "clock.h"
 #include "control.h"
+#include "guard.h"
 
 #define TICK_NS 500000000
 
@@ -46,6 +48,7 @@ static void load_work(struct chore *chore) {
 }
 
 static void serve_clients(struct daemon *daemon);
+static void stop_if_done(struct daemon *daemon);
 
 static void load_done(struct chore *chore) {
         struct load *load = (struct load *)chore;
@@ -68,6 +71,7 @@ static void load_done(struct chore *chore) {
         load_free(load);
         if (--daemon->n_loading == 0)
                 serve_clients(daemon);
+        stop_if_done(daemon);
 }
 
 int daemon_load(struct daemon *daemon, const char *name, const char *path, daemon_load_done done,
@@ -176,9 +180,14 @@ static void serve_clients(struct daemon *daemon) {
 
 /* ---- the end ---- */
 
-void daemon_connection_ended(struct daemon *daemon) {
-        if (daemon->stopping && !daemon->n_sessions && !daemon->n_control_connections)
+static void stop_if_done(struct daemon *daemon) {
+        if (daemon->stopping && !daemon->n_sessions && !daemon->n_control_connections &&
+            !daemon->n_loading)
                 loop_stop(daemon->loop);
+}
+
+void daemon_connection_ended(struct daemon *daemon) {
+        stop_if_done(daemon);
 }
 
 void daemon_stop(struct daemon *daemon) {
@@ -189,16 +198,14 @@ void daemon_stop(struct daemon *daemon) {
         daemon->stopping = true;
         log_notice("stopping: %" PRIu32 " clients to drain", daemon->n_sessions);
         sd_notify(0, "STOPPING=1");
-        if (daemon->ready) {
-                listener_close(&daemon->data);
-                listener_close(&daemon->control);
-        }
+        listener_close(&daemon->data);
+        listener_close(&daemon->control);
         for (s = TAILQ_FIRST(&daemon->sessions); s; s = next) {
                 next = session_next(s);
                 session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
         }
         control_close(daemon);
-        daemon_connection_ended(daemon);
+        stop_if_done(daemon);
 }
 
 static void wait_for_signal(struct daemon *daemon) {
@@ -287,12 +294,27 @@ static int init_kernels(struct daemon *daemon, struct fault *ret_fault) {
         return 0;
 }
 
+/* A session takes a socket and a doorbell, and the usual soft limit of 1,024 is for programs that
+ * select(). */
+static void raise_descriptor_limit(const struct daemon *daemon) {
+        uint64_t n_needed = 2 * (uint64_t)daemon->config.max_sessions + 128;
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return;
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_max < n_needed)
+                log_warning("%" PRIu32 " sessions (max-sessions) take up to %" PRIu64
+                            " descriptors, the limit is %" PRIu64 " (LimitNOFILE= in the unit)",
+                            daemon->config.max_sessions, n_needed, (uint64_t)limit.rlim_max);
+}
+
 static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
         int r;
 
         TAILQ_INIT(&daemon->sessions);
         control_init(daemon);
-        store_init(&daemon->store, NULL);
+        store_init(&daemon->store, NULL, NULL);
         daemon->signal_fd = daemon->data.fd = daemon->control.fd = -1;
         daemon->started_ns = clock_ns();
         daemon->signal_op.done = on_signal;
@@ -300,6 +322,8 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
         while (getrandom(&daemon->epoch, sizeof(daemon->epoch), 0) < 0 && errno == EINTR)
                 ;
 
+        raise_descriptor_limit(daemon);
+        guard_install();
         r = init_kernels(daemon, ret_fault);
         if (r >= 0)
                 r = init_signals(daemon, ret_fault);
@@ -312,7 +336,7 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
         r = chores_new(loop_mailbox(daemon->loop), &daemon->chores);
         if (r < 0)
                 return fault_set(ret_fault, r, "chore thread: %s", strerror(-r));
-        store_init(&daemon->store, daemon->chores);
+        store_init(&daemon->store, daemon->chores, loop_mailbox(daemon->loop));
         return worker_new(
                 &(struct worker_options){
                         .kernels = daemon->kernels,
@@ -326,10 +350,8 @@ static void daemon_deinit(struct daemon *daemon) {
         worker_free(daemon->worker);
         store_deinit(&daemon->store);
         chores_free(daemon->chores);
-        if (!daemon->stopping) {
-                listener_close(&daemon->data);
-                listener_close(&daemon->control);
-        }
+        listener_close(&daemon->data);
+        listener_close(&daemon->control);
         loop_free(daemon->loop);
         closep(&daemon->signal_fd);
         config_deinit(&daemon->config);

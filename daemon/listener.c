@@ -162,6 +162,8 @@ void listener_start(struct listener *l, struct loop *loop, void (*accepted)(void
 }
 
 void listener_close(struct listener *l) {
+        if (l->closed)
+                return;
         l->closed = true;
         if (l->path)
                 unlink(l->path);

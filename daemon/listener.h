@@ -28,5 +28,6 @@ int listener_bind(struct listener *listener, const char *path, int type, struct 
 int listener_adopt(struct listener *listener, int fd, int type, struct fault *ret_fault);
 void listener_start(struct listener *listener, struct loop *loop,
                     void (*accepted)(void *userdata, int fd), void *userdata);
-/* No more connections; removes what listener_bind() made. Harmless on a listener that never was. */
+/* No more connections; removes what listener_bind() made. Harmless twice, and on one that never
+ * was. */
 void listener_close(struct listener *listener);

@@ -2,15 +2,18 @@
 #include "ring-server.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 /* Without these a client could truncate the memory and turn our next store into a SIGBUS. */
 static int check_memfd(int memfd, uint64_t ring_bytes, struct fault *ret_fault) {
+        struct statfs fs;
         struct stat st;
         int seals;
 
@@ -31,8 +34,9 @@ static int check_memfd(int memfd, uint64_t ring_bytes, struct fault *ret_fault) 
                                  "ring memory: %" PRIu64 " bytes, expected %" PRIu64
                                  " by its geometry",
                                  (uint64_t)st.st_size, ring_bytes);
-        /* Huge pages would make the daemon's fault fail where the pool is empty: SIGBUS again. */
-        if (st.st_blksize != (blksize_t)sysconf(_SC_PAGESIZE))
+        /* From a pool of huge pages the daemon's fault would fail where the pool is empty: SIGBUS
+         * again. */
+        if (fstatfs(memfd, &fs) < 0 || fs.f_type == HUGETLBFS_MAGIC)
                 return fault_set(ret_fault, -EINVAL, "ring memory: on huge pages (hugetlb)");
         return 0;
 }

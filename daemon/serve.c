@@ -4,10 +4,11 @@
 #include <string.h>
 
 #include "clock.h"
+#include "guard.h"
 
-/* Output of one step: long enough to run at full speed, short enough (tens of microseconds) to be
- * fair. */
-#define PIECE_BYTES (256u * 1024u)
+/* Decoded in one step: enough to run at full speed, and tens of microseconds, which is fair to
+ * others. */
+#define PIECE_VALUES (64u * 1024u)
 
 /* A client's clock reading older than this is not believed. */
 #define LATENCY_NS_MAX UINT64_C(600000000000)
@@ -23,17 +24,16 @@ static struct store_table *find_table(struct seat *seat, uint64_t handle) {
         return handle && slot->handle == handle ? slot->table : NULL;
 }
 
-static int reserve_words(struct serve_job *job, size_t n) {
-        uint64_t *words;
+/* Grows a buffer without keeping its content. */
+static int reserve(void *pointer, size_t *size, size_t n, size_t item_bytes) {
+        void **buffer = pointer;
 
-        if (n <= job->words_size)
+        if (n <= *size)
                 return 0;
-        words = realloc(job->words, n * sizeof(*words));
-        if (!words)
-                return -ENOMEM;
-        job->words = words;
-        job->words_size = n;
-        return 0;
+        free(*buffer);
+        *buffer = malloc(n * item_bytes);
+        *size = *buffer ? n : 0;
+        return *buffer ? 0 : -ENOMEM;
 }
 
 /* Copy, then check, then use: from here on nothing of the request is read from shared memory. */
@@ -46,11 +46,15 @@ static enum ring_status job_prepare(struct seat *seat, const struct ring_submiss
         job->table = find_table(seat, s->table);
         if (!job->table)
                 return RING_STATUS_NO_TABLE;
+        if (atomic_load_explicit(&job->table->failed, memory_order_relaxed))
+                return RING_STATUS_RETIRED;
         header = &job->table->file.table.contents.header;
         if (ring_submission_check(s, &seat->ring.layout, header->n_dims, &job->n_rows, &n_cols,
                                   NULL) < 0)
                 return RING_STATUS_INVALID;
-        if (reserve_words(job, (size_t)s->n_ids + s->n_bags) < 0)
+        if (reserve(&job->words, &job->words_size, (size_t)s->n_ids + s->n_bags, sizeof(uint64_t)) <
+                    0 ||
+            (s->pooling && reserve(&job->bag.values, &job->bag_size, n_cols, sizeof(float)) < 0))
                 return RING_STATUS_NO_MEMORY;
         memcpy(job->words, seat->ring.ids + s->ids_offset, s->n_ids * sizeof(uint64_t));
         memcpy(job->words + s->n_ids, seat->ring.ids + s->bags_offset,
@@ -97,6 +101,10 @@ static void job_end(struct seat *seat, enum ring_status status, uint64_t detail)
         job->active = false;
 }
 
+static void next_bag(struct serve_job *job) {
+        job->bag = (struct codec_bag){ .values = job->bag.values };
+}
+
 static void job_start(struct seat *seat) {
         struct serve_job *job = &seat->job;
         struct ring_submission s;
@@ -110,38 +118,66 @@ static void job_start(struct seat *seat) {
         job->start_ns =
                 s.submit_ns <= now && now - s.submit_ns < LATENCY_NS_MAX ? s.submit_ns : now;
         job->n_rows = job->n_done = job->n_completed = 0;
+        next_bag(job);
         status = job_prepare(seat, &s, &detail);
         if (status != RING_STATUS_OK)
                 job_end(seat, status, detail);
 }
 
-/* Output rows of the next piece: at least one; of bags, as many as read about a piece's worth of
- * rows. */
-static uint32_t piece_rows(const struct serve_job *job) {
-        const struct codec_request *request = &job->request;
-        uint64_t n_max = MAX(PIECE_BYTES / (request->n_cols * codec_type_bytes(request->type)), 1u);
-        uint32_t first = job->n_done, n = 1;
+struct piece {
+        struct serve_job *job;
+        struct codec_context *context;
+        struct codec_cost cost;
+};
 
-        if (!request->pooling)
-                return (uint32_t)MIN(n_max, job->n_rows - first);
-        while (first + n < job->n_rows &&
-               request->bag_offsets[first + n] - request->bag_offsets[first] < n_max && n < n_max)
-                n++;
-        return n;
+static void decode_bags(struct piece *p, const struct codec_table *table, uint64_t n_ids) {
+        struct serve_job *job = p->job;
+
+        while (n_ids && job->n_done < job->n_rows) {
+                uint64_t n_before = job->bag.n_ids;
+                bool whole = codec_bag_add(p->context, table, &job->request, job->n_done, n_ids,
+                                           &job->bag, &p->cost);
+
+                n_ids -= MIN(n_ids,
+                             MAX(job->bag.n_ids - n_before, 1u)); /* an empty bag costs, too */
+                if (!whole)
+                        return;
+                codec_bag_write(p->context, table, &job->request, job->n_done, &job->bag, &p->cost);
+                next_bag(job);
+                job->n_done++;
+        }
+}
+
+/* Runs under the guard: owns nothing. */
+static void decode_piece(void *userdata) {
+        struct piece *p = userdata;
+        struct serve_job *job = p->job;
+        const struct codec_table *table = &job->table->file.table;
+        uint32_t n = MAX(PIECE_VALUES / table->contents.header.n_dims, 1u);
+
+        if (job->request.pooling) {
+                decode_bags(p, table, n);
+                return;
+        }
+        n = MIN(n, job->n_rows - job->n_done);
+        codec_decode(p->context, table, &job->request, job->n_done, n, &p->cost);
+        job->n_done += n;
 }
 
 static void job_piece(struct seat *seat, struct codec_context *context, uint32_t n_room) {
         struct serve_job *job = &seat->job;
-        const struct codec_request *request = &job->request;
-        struct codec_cost cost = { 0 };
-        uint32_t n = piece_rows(job);
+        struct store_table *table = job->table;
+        struct piece piece = { .job = job, .context = context };
+        uint32_t n_dims = table->file.table.contents.header.n_dims, n_before = job->n_done;
+        bool sound = guard_run(table->file.map, table->file.map_bytes, decode_piece, &piece);
 
-        codec_decode(context, &job->table->file.table, request, job->n_done, n, &cost);
-        job->n_done += n;
-        stats_add_piece(&seat->stats, &cost, n, job->table->file.table.contents.header.n_dims);
-        stats_add_piece(&job->table->stats, &cost, n,
-                        job->table->file.table.contents.header.n_dims);
-
+        stats_add_piece(&seat->stats, &piece.cost, job->n_done - n_before, n_dims);
+        stats_add_piece(&table->stats, &piece.cost, job->n_done - n_before, n_dims);
+        if (!sound) {
+                store_table_fail(table);
+                job_end(seat, RING_STATUS_RETIRED, 0);
+                return;
+        }
         if (job->n_done == job->n_rows) {
                 job_end(seat, RING_STATUS_OK, 0);
                 return;
@@ -182,6 +218,11 @@ int serve_step(struct seat *seat, struct codec_context *context, struct fault *r
         return SERVE_WORKED;
 }
 
+void serve_abort(struct seat *seat, enum ring_status status) {
+        if (seat->job.active)
+                job_end(seat, status, 0);
+}
+
 bool serve_has_work(struct seat *seat) {
         uint32_t n_room, n_pending;
 
@@ -194,5 +235,6 @@ bool serve_has_work(struct seat *seat) {
 
 void serve_deinit(struct seat *seat) {
         free(seat->job.words);
+        free(seat->job.bag.values);
         ring_server_deinit(&seat->ring);
 }

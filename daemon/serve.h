@@ -27,6 +27,8 @@ struct serve_job {
         uint32_t n_completed; /* told to the client */
         uint64_t *words;      /* private copies of ids, then bags; grows */
         size_t words_size;
+        struct codec_bag bag; /* the one under way; its values grow */
+        size_t bag_size;
 };
 
 /* What a session lends to the worker while it is attached. */
@@ -44,6 +46,9 @@ enum serve_result {
 
 /* One step: takes a submission or decodes the next piece. -EPROTO: the session must end. */
 int serve_step(struct seat *seat, struct codec_context *context, struct fault *ret_fault);
+
+/* Ends the job under way, if any, without its rows. */
+void serve_abort(struct seat *seat, enum ring_status status);
 
 /* True if serve_step() would find work: the last look before sleeping. */
 bool serve_has_work(struct seat *seat);

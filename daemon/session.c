@@ -156,9 +156,9 @@ void session_close(struct session *s, enum wire_status status, const char *text)
                                                                  : LOG_LEVEL_WARNING,
                     s, "leaves", text);
 
-        /* First what was submitted, with its wake-ups; then the last word. */
+        /* The last word comes after the worker's wake-ups. */
         if (s->attached)
-                worker_detach(&s->seat);
+                worker_detach(&s->seat, status == WIRE_SHUTDOWN);
         else
                 hang_up(s);
 }
@@ -286,11 +286,11 @@ static void open_done(struct worker_slot_change *change) {
         s->n_changes--;
         if (change->error < 0) {
                 s->tables[i] = NULL;
-                s->handles[i] = 0;
                 store_unuse(&s->daemon->store, t);
                 refuse_open(s, open->request, WIRE_INTERNAL, "carvqd is out of memory");
         } else if (s->info.state == SESSION_READY) {
                 s->info.n_tables++;
+                s->handles[i] = change->handle;
                 answer_open(s, &(struct wire_table){
                                        .header = { WIRE_TABLE, sizeof(struct wire_table) },
                                        .request = open->request,
@@ -338,9 +338,8 @@ static void on_open_table(struct session *s, const struct wire_open_table *m) {
         store_use(table);
         s->tables[slot] = table;
         /* Unique in the session's life: a stale handle names nothing, not another table. */
-        s->handles[slot] = ++s->last_nonce * WIRE_TABLES_MAX + (uint64_t)slot;
+        open->change.handle = ++s->last_nonce * WIRE_TABLES_MAX + (uint64_t)slot;
         open->request = m->request;
-        open->change.handle = s->handles[slot];
         open->change.table = table;
         open->change.done = open_done;
         change_slot(s, &open->change);

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "log.h"
+
 static void table_free(struct store_table *table) {
         codec_file_unmap(&table->file);
         free(table->path);
@@ -57,16 +59,16 @@ static void table_unmap(struct chore *chore) {
 struct store_table *store_table_unref(struct store_table *table) {
         if (!table || --table->n_refs)
                 return NULL;
-        if (table->chores) {
+        if (table->store) {
                 table->unmap.work = table_unmap;
-                chores_post(table->chores, &table->unmap);
+                chores_post(table->store->chores, &table->unmap);
         } else
                 table_free(table);
         return NULL;
 }
 
-void store_init(struct store *store, struct chores *chores) {
-        *store = (struct store){ .chores = chores };
+void store_init(struct store *store, struct chores *chores, struct mailbox *home) {
+        *store = (struct store){ .chores = chores, .home = home };
         TAILQ_INIT(&store->tables);
 }
 
@@ -81,6 +83,24 @@ static void unlist_if_done(struct store *store, struct store_table *table) {
 static void retire(struct store *store, struct store_table *table) {
         table->published = false;
         unlist_if_done(store, table);
+}
+
+static void deliver_failure(struct mail *mail) {
+        struct store_table *table = container_of(mail, struct store_table, failure);
+
+        log_fields(LOG_LEVEL_ERROR, (const char *[]){ "TABLE", table->name, NULL },
+                   "table %s, generation %" PRIu64
+                   ": its file %s was truncated or cannot be read; it is retired",
+                   table->name, table->generation, table->path);
+        if (table->published)
+                retire(table->store, table);
+}
+
+void store_table_fail(struct store_table *table) {
+        if (atomic_exchange(&table->failed, true))
+                return;
+        table->failure.deliver = deliver_failure;
+        mailbox_post(table->store->home, &table->failure);
 }
 
 void store_deinit(struct store *store) {
@@ -107,7 +127,7 @@ void store_publish(struct store *store, struct store_table *table) {
 
         table->generation = ++store->last_generation;
         table->published = true;
-        table->chores = store->chores;
+        table->store = store;
         if (old)
                 TAILQ_INSERT_BEFORE(old, table, link);
         else

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <sys/queue.h>
 
 #include "chore.h"
@@ -16,14 +17,16 @@
 
 struct store_table {
         uint32_t n_refs;
-        uint32_t n_users; /* sessions that have it open */
+        uint32_t n_users;   /* sessions that have it open */
+        atomic_bool failed; /* its file cannot be read any more; any thread */
         bool published;
         char name[WIRE_NAME_BYTES];
         char *path;
         uint64_t generation; /* unique in this daemon's life; 0 until published */
         struct codec_file file;
         struct stats stats;
-        struct chores *chores; /* where it is unmapped; NULL until published */
+        struct store *store; /* NULL until published */
+        struct mail failure;
         struct chore unmap;
         TAILQ_ENTRY(store_table) link;
 };
@@ -38,11 +41,12 @@ struct store_table *store_table_unref(struct store_table *table);
 /* Every table that has a name or a user; the newest generation of a name comes first. */
 struct store {
         TAILQ_HEAD(, store_table) tables;
-        struct chores *chores;
+        struct chores *chores; /* where tables are unmapped */
+        struct mailbox *home;  /* the loop's */
         uint64_t last_generation;
 };
 
-void store_init(struct store *store, struct chores *chores);
+void store_init(struct store *store, struct chores *chores, struct mailbox *home);
 void store_deinit(struct store *store);
 
 /* Takes over the caller's reference. An older table of the same name is retired. */
@@ -51,6 +55,12 @@ void store_publish(struct store *store, struct store_table *table);
 int store_retire(struct store *store, const char *name);
 /* The published generation, borrowed; NULL if there is none. */
 struct store_table *store_find(struct store *store, const char *name);
+
+/*
+ * From any thread on behalf of a session that uses the table: reading its file failed. Every lookup
+ * is refused from now on, and the loop thread retires it.
+ */
+void store_table_fail(struct store_table *table);
 
 /* A session opens or closes the table; each use holds a reference. */
 void store_use(struct store_table *table);

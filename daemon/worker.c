@@ -10,9 +10,11 @@
 
 #define WORKER_ENTRIES 256
 
-/* A seat that has been quiet for longer than the budget gets at least this, and at most the
- * maximum. */
+/* Even a seat whose gaps are long gets this much, unless the maximum is less. */
 #define SPIN_NS_MIN 2000u
+
+/* At the end of the daemon: longer than any backlog of a client that means no harm. */
+#define DRAIN_NS UINT64_C(5000000000)
 
 struct worker {
         struct io_uring ring;
@@ -103,8 +105,8 @@ static void seat_fail(struct worker *w, struct worker_seat *seat) {
 static uint64_t spin_budget(const struct worker *w, const struct worker_seat *seat) {
         uint64_t budget = 2 * seat->gap_ns;
 
-        return budget > w->spin_ns_max ? MIN(SPIN_NS_MIN, w->spin_ns_max)
-                                       : MAX(budget, SPIN_NS_MIN);
+        return MIN(budget > w->spin_ns_max ? SPIN_NS_MIN : MAX(budget, SPIN_NS_MIN),
+                   w->spin_ns_max);
 }
 
 /*
@@ -123,6 +125,14 @@ static void seat_worked(const struct worker *w, struct worker_seat *seat) {
         seat->last_work_ns = clock_ns();
 }
 
+static void seat_release(struct worker *w, struct worker_seat *seat);
+
+/* All served, or the client does not reap, or it takes too long. */
+static bool drained(const struct worker_seat *seat, int result, uint64_t now) {
+        return result != SERVE_WORKED || now > seat->drain_until_ns ||
+               (!seat->seat.job.active && seat->seat.ring.sq_head == seat->drain_head);
+}
+
 /* One step for each awake seat in turn. False: nobody had work. */
 static bool round_of_steps(struct worker *w) {
         struct worker_seat *seat, *next;
@@ -133,7 +143,9 @@ static bool round_of_steps(struct worker *w) {
                 int r = serve_step(&seat->seat, &w->context, &seat->fault);
 
                 next = TAILQ_NEXT(seat, link);
-                if (r == SERVE_WORKED) {
+                if (seat->draining && drained(seat, r, now))
+                        seat_release(w, seat);
+                else if (r == SERVE_WORKED) {
                         seat_worked(w, seat);
                         worked = true;
                 } else if (r < 0)
@@ -170,33 +182,36 @@ static void seat_gone(struct worker_seat *seat) {
         mailbox_post(seat->worker->home, &seat->detach);
 }
 
-/* What was submitted by now is served; what a flood adds meanwhile is not. */
-static void seat_drain(struct worker *w, struct worker_seat *seat) {
-        uint32_t n_pending, n_start = seat->seat.ring.sq_head;
-
-        if (ring_server_pending(&seat->seat.ring, &n_pending, NULL) < 0)
-                return;
-        while (seat->seat.job.active || seat->seat.ring.sq_head - n_start < n_pending)
-                if (serve_step(&seat->seat, &w->context, NULL) != SERVE_WORKED)
-                        return;
-}
-
-static void deliver_detach(struct mail *mail) {
-        struct worker_seat *seat = container_of(mail, struct worker_seat, detach);
-        struct worker *w = seat->worker;
-
-        if (!seat->dead)
-                seat_drain(w, seat);
+static void seat_release(struct worker *w, struct worker_seat *seat) {
         if (seat->awake)
                 TAILQ_REMOVE(&w->awake, seat, link);
         else
                 TAILQ_REMOVE(&w->asleep, seat, link);
+        seat->awake = false;
         seat->dead = true;
+        seat->draining = false;
         seat->detaching = true;
         if (seat->polling)
                 poll_remove(w, seat);
         else
                 seat_gone(seat);
+}
+
+static void deliver_detach(struct mail *mail) {
+        struct worker_seat *seat = container_of(mail, struct worker_seat, detach);
+        struct worker *w = seat->worker;
+        uint32_t n_pending;
+
+        if (!seat->drain || seat->dead ||
+            ring_server_pending(&seat->seat.ring, &n_pending, NULL) < 0) {
+                seat_release(w, seat);
+                return;
+        }
+        /* What is there now is served; what a flood adds meanwhile is not. */
+        seat->draining = true;
+        seat->drain_head = seat->seat.ring.sq_head + n_pending;
+        seat->drain_until_ns = clock_ns() + DRAIN_NS;
+        seat_wake(w, seat);
 }
 
 static void deliver_slot_done(struct mail *mail) {
@@ -214,10 +229,9 @@ static void deliver_slot_change(struct mail *mail) {
 
         if (change->table)
                 change->error = codec_context_reserve(&w->context, &change->table->file.table);
-        /* A job in the middle of its pieces still reads the table that is about to go. */
-        while (seat->job.active && seat->job.table == former.table)
-                if (serve_step(seat, &w->context, NULL) != SERVE_WORKED)
-                        seat->job.active = false;
+        /* A job in the middle of its pieces must not read a table that is about to go. */
+        if (former.table && seat->job.table == former.table)
+                serve_abort(seat, RING_STATUS_NO_TABLE);
 
         *slot = change->table && change->error >= 0
                         ? (struct serve_slot){ .handle = change->handle, .table = change->table }
@@ -319,8 +333,11 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
                 return r;
         }
         r = mailbox_init(&w->mailbox);
-        if (r >= 0)
+        if (r >= 0) {
                 r = -pthread_create(&w->thread, NULL, worker_main, w);
+                if (r < 0)
+                        mailbox_deinit(&w->mailbox);
+        }
         if (r < 0) {
                 io_uring_queue_exit(&w->ring);
                 return fault_set(ret_fault, r, "worker: %s", strerror(-r));
@@ -348,7 +365,8 @@ void worker_attach(struct worker *w, struct worker_seat *seat) {
         mailbox_post(&w->mailbox, &seat->attach);
 }
 
-void worker_detach(struct worker_seat *seat) {
+void worker_detach(struct worker_seat *seat, bool drain) {
+        seat->drain = drain;
         seat->detach.deliver = deliver_detach;
         mailbox_post(&seat->worker->mailbox, &seat->detach);
 }

@@ -22,7 +22,9 @@ struct worker_seat {
         /* The worker's own. */
         struct worker *worker;
         TAILQ_ENTRY(worker_seat) link;
-        bool awake, dead, polling, detaching;
+        bool awake, dead, polling, drain, draining, detaching;
+        uint32_t drain_head; /* the submission index where draining ends */
+        uint64_t drain_until_ns;
         uint64_t last_work_ns;
         uint64_t gap_ns; /* between pieces of work, averaged: what the spin budget learns from */
         struct mail attach, detach, failure;
@@ -42,8 +44,11 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
 struct worker *worker_free(struct worker *worker);
 
 void worker_attach(struct worker *worker, struct worker_seat *seat);
-/* Serves what the client has submitted by now, then lets go and calls `detached`. */
-void worker_detach(struct worker_seat *seat);
+/*
+ * Lets go of the seat and calls `detached`. With `drain`, what the client has submitted by now is
+ * served first, in turn with the other seats and for a few seconds at most; else it is dropped.
+ */
+void worker_detach(struct worker_seat *seat, bool drain);
 
 /*
  * Sets (table) or clears (NULL) a slot; when the worker has done so, `done` runs and `table` holds

@@ -8,6 +8,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -175,11 +176,13 @@ static int connect_socket(const char *path, uint64_t timeout_ns, int *ret_fd,
         r = set_send_timeout(fd, timeout_ns);
         if (r < 0)
                 return fault_set(ret_fault, r, "SO_SNDTIMEO: %s", strerror(-r));
-        if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+        do
+                r = connect(fd, (struct sockaddr *)&address, sizeof(address));
+        while (r < 0 && errno == EINTR);
+        if (r < 0)
                 switch (errno) {
                 case EAGAIN:
                 case EINPROGRESS:
-                case EINTR:
                         return fault_set(ret_fault, -ETIMEDOUT,
                                          "%s: the daemon accepts no connection", path);
                 case EPROTOTYPE:
@@ -249,9 +252,12 @@ static int greet(struct carvq_client *client, const char *name, uint64_t deadlin
  */
 static int check_doorbell(int fd, struct fault *ret_fault) {
         struct stat st;
+        int flags;
 
-        if (fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) != 0)
-                return fault_set(ret_fault, -EPROTO, "READY: the doorbell is not an eventfd");
+        flags = fcntl(fd, F_GETFL);
+        if (flags < 0 || !(flags & O_NONBLOCK) || fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) != 0)
+                return fault_set(ret_fault, -EPROTO,
+                                 "READY: the doorbell is not an eventfd that does not block");
         return 0;
 }
 

@@ -54,8 +54,9 @@ struct carvq_client {
         struct lookup lookups[CLIENT_LOOKUPS_MAX];
         SLIST_HEAD(, lookup) free_lookups;
         uint64_t last_ticket;
-        uint32_t n_with_daemon; /* flying or abandoned */
-        uint32_t n_unseen;      /* done, and the caller does not know yet */
+        uint32_t n_with_daemon;   /* flying or abandoned */
+        uint64_t populated_bytes; /* of the arena, from its start */
+        uint32_t n_unseen;        /* done, and the caller does not know yet */
         LIST_HEAD(, carvq_table) tables;
 };
 

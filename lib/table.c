@@ -32,6 +32,7 @@ static int await_table(struct carvq_client *client, uint64_t request,
                 if (r == -ETIMEDOUT)
                         return r;
                 if (r < 0) {
+                        client_reap(client); /* what was completed before the end is good */
                         client_break(client, "%s", client->error.text);
                 } else if (r == WIRE_TABLE && packet.table.request == request) {
                         *ret_table = packet.table;

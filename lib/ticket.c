@@ -8,11 +8,18 @@
 
 #include <poll.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "clock.h"
 
 /* Copied out of the ring in one go. */
-#define REAP_BATCH 16u
+#define REAP_BATCH     16u
+
+#define POPULATE_BYTES UINT64_C(262144)
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
 
 /* Above this a busy wait costs more than the wake-up it saves (about 8 us). */
 #define SPIN_NS_MAX     UINT64_C(50000)
@@ -74,6 +81,24 @@ static void write_ids(struct carvq_client *client, const struct codec_request *r
                 words[i] = request->bag_offsets[i] - request->bag_offsets[0];
 }
 
+/*
+ * Whoever first touches a page pays for it, and rows would be touched first by the daemon: so that
+ * they are on this process's account, pages are made here, some at a time, before the daemon hears
+ * of them.
+ */
+static void populate(struct carvq_client *client, const struct arena_block *rows) {
+        uint64_t end =
+                MIN(align_up(rows->offset + rows->bytes, POPULATE_BYTES), client->arena.bytes);
+        uint8_t *arena = client->ring.memory + client->ring.layout.arena_offset;
+
+        if (end <= client->populated_bytes)
+                return;
+        /* Before Linux 5.14 it fails, and the daemon's account it is. */
+        madvise(arena + client->populated_bytes, end - client->populated_bytes,
+                MADV_POPULATE_WRITE);
+        client->populated_bytes = end;
+}
+
 static int allocate(struct carvq_client *client, const struct codec_request *request,
                     struct lookup *l) {
         uint64_t row_bytes = request->n_cols * codec_type_bytes(request->type), rows_bytes;
@@ -90,6 +115,8 @@ static int allocate(struct carvq_client *client, const struct codec_request *req
                         &l->ids);
         if (r < 0)
                 arena_free(&client->arena, &l->rows);
+        else
+                populate(client, &l->rows);
         return r;
 }
 
@@ -115,25 +142,17 @@ static void fill(const struct codec_request *request, const struct carvq_table *
         };
 }
 
-int lookup_submit(struct carvq_client *client, const struct carvq_table *table,
-                  const struct codec_request *request, struct lookup **ret_lookup) {
+/* Without a sentence: -EAGAIN where there is no room, -EMSGSIZE where there never will be, -EPROTO.
+ */
+static int try_submit(struct carvq_client *client, const struct carvq_table *table,
+                      const struct codec_request *request, struct lookup **ret_lookup) {
         struct lookup *l = SLIST_FIRST(&client->free_lookups);
         struct ring_submission submission;
         int r;
 
-        r = client_check(client);
+        r = l ? allocate(client, request, l) : -EAGAIN;
         if (r < 0)
                 return r;
-        r = l ? allocate(client, request, l) : -EAGAIN;
-        if (r == -EMSGSIZE)
-                return fault_set(&client->error, r,
-                                 "%" PRIu64 " rows of stride %" PRIu64
-                                 " do not fit into the arena's %" PRIu64 " bytes",
-                                 codec_request_rows(request), request->row_stride_bytes,
-                                 client->arena.bytes);
-        if (r < 0)
-                goto full;
-
         write_ids(client, request, l->ids.offset);
         l->ticket = (client->last_ticket / CLIENT_LOOKUPS_MAX + 1) * CLIENT_LOOKUPS_MAX +
                     (uint64_t)(l - client->lookups);
@@ -149,13 +168,8 @@ int lookup_submit(struct carvq_client *client, const struct carvq_table *table,
         if (r < 0) {
                 arena_free(&client->ids, &l->ids);
                 arena_free(&client->arena, &l->rows);
+                return r;
         }
-        if (r == -EPROTO) {
-                client_break(client, "the daemon broke the protocol: sq_head jumped");
-                return client_check(client);
-        }
-        if (r < 0)
-                goto full;
 
         client->last_ticket = l->ticket;
         client->n_with_daemon++;
@@ -163,12 +177,37 @@ int lookup_submit(struct carvq_client *client, const struct carvq_table *table,
         SLIST_REMOVE_HEAD(&client->free_lookups, link);
         *ret_lookup = l;
         return 0;
+}
 
-full:
-        return fault_set(&client->error, r,
-                         "rings or arena are full (%" PRIu32
-                         " lookups with the daemon): release a ticket first",
-                         client->n_with_daemon);
+int lookup_submit(struct carvq_client *client, const struct carvq_table *table,
+                  const struct codec_request *request, struct lookup **ret_lookup) {
+        int r;
+
+        r = client_check(client);
+        if (r < 0)
+                return r;
+        r = try_submit(client, table, request, ret_lookup);
+        /* Lookups that nobody waits for any more may have left room behind. */
+        if (r == -EAGAIN && client_reap(client) > 0)
+                r = try_submit(client, table, request, ret_lookup);
+        switch (r) {
+        case -EMSGSIZE:
+                return fault_set(&client->error, r,
+                                 "%" PRIu64 " rows of stride %" PRIu64
+                                 " do not fit into the arena's %" PRIu64 " bytes",
+                                 codec_request_rows(request), request->row_stride_bytes,
+                                 client->arena.bytes);
+        case -EAGAIN:
+                return fault_set(&client->error, r,
+                                 "rings or arena are full (%" PRIu32
+                                 " lookups with the daemon): release a ticket first",
+                                 client->n_with_daemon);
+        case -EPROTO:
+                client_break(client, "the daemon broke the protocol: sq_head jumped");
+                return client_check(client);
+        default:
+                return r;
+        }
 }
 
 /* ---- Completing ---- */

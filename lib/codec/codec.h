@@ -168,3 +168,22 @@ struct codec_cost {
 void codec_decode(struct codec_context *context, const struct codec_table *table,
                   const struct codec_request *request, uint64_t row_first, uint64_t n_rows,
                   struct codec_cost *cost);
+
+/*
+ * Output row `index` of a pooled request in parts, for who must not be held up by a long bag: begin
+ * with zeros and `values` of n_cols floats of one's own, add until it says true, then write. The
+ * same rows to the bit as codec_decode()'s.
+ */
+struct codec_bag {
+        float *values;
+        uint64_t n_ids;   /* looked at so far */
+        uint64_t n_added; /* of them, inside the table */
+};
+
+/* The next at most `n_max` ids; true after the bag's last one. */
+bool codec_bag_add(struct codec_context *context, const struct codec_table *table,
+                   const struct codec_request *request, uint64_t index, uint64_t n_max,
+                   struct codec_bag *bag, struct codec_cost *cost);
+void codec_bag_write(struct codec_context *context, const struct codec_table *table,
+                     const struct codec_request *request, uint64_t index, struct codec_bag *bag,
+                     struct codec_cost *cost);

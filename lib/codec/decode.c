@@ -190,32 +190,35 @@ static bool decode_id(const struct job *job, uint64_t index, float *ret_values) 
         return true;
 }
 
-/* The requested columns of a bag. The first row is copied, so that a bag of one is that row to the
- * bit; a row outside the table adds nothing. */
-static const float *decode_bag(const struct job *job, uint64_t bag) {
+static uint64_t bag_end(const struct codec_request *q, uint64_t bag) {
+        return bag + 1 < q->n_bags ? q->bag_offsets[bag + 1] : q->n_ids;
+}
+
+/* The first row is copied, so that a bag of one is that row to the bit; a row outside the table
+ * adds nothing. */
+static bool bag_add(const struct job *job, uint64_t index, uint64_t n_max, struct codec_bag *bag) {
         const struct codec_request *q = job->request;
-        uint64_t first = q->bag_offsets[bag];
-        uint64_t end = bag + 1 < q->n_bags ? q->bag_offsets[bag + 1] : q->n_ids;
-        bool empty = true;
+        uint64_t next = q->bag_offsets[index] + bag->n_ids, end = bag_end(q, index);
+        const float *columns = job->row + q->col_first;
 
-        for (uint64_t i = first; i < end; i++) {
-                const float *columns = job->row + q->col_first;
-
-                if (!decode_id(job, i, job->row))
+        for (; next < end && n_max; next++, n_max--, bag->n_ids++) {
+                if (!decode_id(job, next, job->row))
                         continue;
-                if (empty)
-                        memcpy(job->pooled, columns, q->n_cols * sizeof(float));
+                if (bag->n_added++ == 0)
+                        memcpy(bag->values, columns, q->n_cols * sizeof(float));
                 else
                         for (size_t c = 0; c < q->n_cols; c++)
-                                job->pooled[c] += columns[c];
-                empty = false;
+                                bag->values[c] += columns[c];
         }
-        if (empty)
-                memset(job->pooled, 0, q->n_cols * sizeof(float));
+        return next == end;
+}
+
+static void bag_end_values(const struct codec_request *q, const struct codec_bag *bag) {
+        if (!bag->n_added)
+                memset(bag->values, 0, q->n_cols * sizeof(float));
         else if (q->pooling == CODEC_POOLING_MEAN)
                 for (size_t c = 0; c < q->n_cols; c++)
-                        job->pooled[c] /= (float)(end - first);
-        return job->pooled;
+                        bag->values[c] /= (float)bag->n_ids;
 }
 
 /* Rounds `values` to the request's type. A place that is not aligned for it, which a caller's odd
@@ -241,24 +244,31 @@ static void write_values(const struct job *job, const float *values, uint8_t *ou
                 memcpy(out, halves, n_bytes);
 }
 
-/* One output row by way of private memory. */
-static void decode_row(const struct job *job, uint64_t i, uint8_t *out) {
+/* The last steps of an output row that is in private memory. */
+static void finish_row(const struct job *job, const float *values, uint64_t i) {
         const struct codec_request *q = job->request;
-        const float *values;
 
-        if (q->pooling) {
-                values = decode_bag(job, i);
-        } else {
-                if (!decode_id(job, i, job->row))
-                        memset(job->row, 0, job->table->contents.header.n_dims * sizeof(float));
-                values = job->row + q->col_first;
-        }
         if (q->scale != 1) {
                 for (size_t c = 0; c < q->n_cols; c++)
                         job->pooled[c] = values[c] * q->scale;
                 values = job->pooled;
         }
-        write_values(job, values, out);
+        write_values(job, values, (uint8_t *)q->out + i * q->row_stride_bytes);
+}
+
+static void decode_row(const struct job *job, uint64_t i) {
+        const struct codec_request *q = job->request;
+        struct codec_bag bag = { .values = job->pooled };
+
+        if (q->pooling) {
+                bag_add(job, i, UINT64_MAX, &bag);
+                bag_end_values(q, &bag);
+                finish_row(job, bag.values, i);
+                return;
+        }
+        if (!decode_id(job, i, job->row))
+                memset(job->row, 0, job->table->contents.header.n_dims * sizeof(float));
+        finish_row(job, job->row + q->col_first, i);
 }
 
 /* Whole f32 rows as the table has them need no stop on the way. */
@@ -268,22 +278,11 @@ static bool is_plain(const struct codec_request *q, const struct table_header *h
                q->row_stride_bytes % sizeof(float) == 0;
 }
 
-void codec_decode(struct codec_context *context, const struct codec_table *table,
-                  const struct codec_request *request, uint64_t row_first, uint64_t n_rows,
-                  struct codec_cost *cost) {
+static struct job job_of(const struct codec_context *context, const struct codec_table *table,
+                         const struct codec_request *request, struct codec_cost *cost) {
         const struct table_header *h = &table->contents.header;
-        const uint64_t end = row_first + n_rows;
-        uint64_t first_id = row_first, end_id = end;
-        bool plain = is_plain(request, h);
 
-        if (!n_rows)
-                return;
-        if (request->pooling) {
-                first_id = request->bag_offsets[row_first];
-                end_id = end < request->n_bags ? request->bag_offsets[end] : request->n_ids;
-        }
-
-        const struct job job = {
+        return (struct job){
                 .kernels = context->kernels,
                 .table = table,
                 .request = request,
@@ -291,18 +290,54 @@ void codec_decode(struct codec_context *context, const struct codec_table *table
                 .row = context->scratch,
                 .pooled = context->scratch + row_floats(h),
                 .scratch = context->scratch + 2 * row_floats(h),
-                .end_id = end_id,
         };
+}
 
+static void prefetch_first(const struct job *job, uint64_t index) {
         for (uint64_t i = 0; i < PREFETCH_IDS; i++)
-                prefetch(&job, first_id + i);
+                prefetch(job, index + i);
+}
+
+void codec_decode(struct codec_context *context, const struct codec_table *table,
+                  const struct codec_request *request, uint64_t row_first, uint64_t n_rows,
+                  struct codec_cost *cost) {
+        const struct table_header *h = &table->contents.header;
+        struct job job = job_of(context, table, request, cost);
+        const uint64_t end = row_first + n_rows;
+        bool plain = is_plain(request, h);
+
+        if (!n_rows)
+                return;
+        job.end_id = request->pooling ? bag_end(request, end - 1) : end;
+        prefetch_first(&job, request->pooling ? request->bag_offsets[row_first] : row_first);
         for (uint64_t i = row_first; i < end; i++) {
                 uint8_t *out = (uint8_t *)request->out + i * request->row_stride_bytes;
 
                 if (!plain)
-                        decode_row(&job, i, out);
+                        decode_row(&job, i);
                 else if (!decode_id(&job, i, (float *)(void *)out))
                         memset(out, 0, h->n_dims * sizeof(float));
         }
         cost->bytes_written += n_rows * request->n_cols * codec_type_bytes(request->type);
+}
+
+bool codec_bag_add(struct codec_context *context, const struct codec_table *table,
+                   const struct codec_request *request, uint64_t index, uint64_t n_max,
+                   struct codec_bag *bag, struct codec_cost *cost) {
+        struct job job = job_of(context, table, request, cost);
+        uint64_t first = request->bag_offsets[index] + bag->n_ids;
+
+        job.end_id = MIN(bag_end(request, index), first + n_max);
+        prefetch_first(&job, first);
+        return bag_add(&job, index, n_max, bag);
+}
+
+void codec_bag_write(struct codec_context *context, const struct codec_table *table,
+                     const struct codec_request *request, uint64_t index, struct codec_bag *bag,
+                     struct codec_cost *cost) {
+        struct job job = job_of(context, table, request, cost);
+
+        bag_end_values(request, bag);
+        finish_row(&job, bag->values, index);
+        cost->bytes_written += request->n_cols * codec_type_bytes(request->type);
 }

@@ -77,7 +77,7 @@ static void make_daemon(struct harness *h) {
         d->ready = true;
         require(loop_new(&d->loop, &fault) >= 0, fault.text);
         require(chores_new(loop_mailbox(d->loop), &d->chores) >= 0, "chores");
-        store_init(&d->store, d->chores);
+        store_init(&d->store, d->chores, loop_mailbox(d->loop));
         require(store_table_new(HARNESS_TABLE_NAME, h->table_path, &table, &fault) >= 0,
                 fault.text);
         store_publish(&d->store, table);
