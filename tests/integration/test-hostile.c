@@ -202,6 +202,26 @@ static void test_messages_out_of_order(void **state) {
         expect_refusal(&c, WIRE_PROTOCOL, "names no open table");
 }
 
+/* The first handle can be guessed; it is nobody's until the daemon has said so. */
+static void test_guessed_handle(void **state) {
+        struct wire_open_table open = { .header = { WIRE_OPEN_TABLE, sizeof(open) }, .name = "t" };
+        struct wire_close_table close_table = { .header = { WIRE_CLOSE_TABLE, sizeof(close_table) },
+                                                .table = WIRE_TABLES_MAX };
+        uint8_t message[WIRE_MESSAGE_BYTES];
+        struct raw_client c;
+        int type;
+
+        (void)state;
+        raw_handshake(&c, h.socket_path);
+        raw_send(&c, &open, sizeof(open), NULL, 0);
+        raw_send(&c, &close_table, sizeof(close_table), NULL, 0);
+        /* It came too early, a violation, or the answer was faster; never anything worse. */
+        type = raw_receive(&c, message);
+        assert_true(type == WIRE_TABLE || type == WIRE_ERROR);
+        raw_close(&c);
+        expect_good_client_served();
+}
+
 /* ---- the ring's memory ---- */
 
 static void expect_ring_refused(const struct wire_ring *ring, int fd, enum wire_status status,
@@ -515,6 +535,7 @@ int main(void) {
                 cmocka_unit_test(test_hello),
                 cmocka_unit_test(test_packets),
                 cmocka_unit_test(test_messages_out_of_order),
+                cmocka_unit_test(test_guessed_handle),
                 cmocka_unit_test(test_ring_memory),
                 cmocka_unit_test(test_impossible_indices),
                 cmocka_unit_test(test_descriptors),

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "harness.h"
 #include "tests/make-table.h"
@@ -199,6 +200,69 @@ static void test_65536_ids_in_one_lookup(void **state) {
         assert_int_equal(client_process("word2vec", 65536, 3, 8), 0);
         /* More than one submission can carry. */
         assert_int_equal(client_process("seven", 200000, 3, 9), 0);
+}
+
+/* Bags of 0 to thousands of ids, far more than the daemon decodes in one step, some outside the
+ * table. */
+static void test_bags(void **state) {
+        enum { N_IDS = 30000, N_BAGS = 37 };
+        static float ours[N_BAGS * 2048], theirs[N_BAGS * 2048];
+        carvq_client *client = harness_connect(&h);
+        carvq_table *ring = NULL, *scalar = open_scalar("wide");
+        _cleanup_(freep) uint64_t *ids = malloc(N_IDS * sizeof(*ids));
+        uint64_t offsets[N_BAGS] = { 0 }, random = 99;
+
+        (void)state;
+        assert_non_null(client);
+        assert_int_equal(carvq_table_open(client, "wide", &ring), 0);
+        for (size_t i = 0; i < N_IDS; i++)
+                ids[i] = next_random(&random) % 2100; /* of 2,000 rows */
+        for (size_t b = 1; b < N_BAGS; b++)
+                offsets[b] =
+                        MIN(offsets[b - 1] + (b % 5 == 0 ? 0 : next_random(&random) % 1700), N_IDS);
+        for (uint32_t pooling = CARVQ_POOLING_SUM; pooling <= CARVQ_POOLING_MEAN; pooling++) {
+                struct carvq_lookup_options o = { .size = sizeof(o),
+                                                  .pooling = pooling,
+                                                  .out_of_range = CARVQ_OUT_OF_RANGE_ZERO_ROW,
+                                                  .bag_offsets = offsets,
+                                                  .n_bags = N_BAGS };
+
+                memset(ours, 1, sizeof(ours));
+                memset(theirs, 2, sizeof(theirs));
+                assert_int_equal(carvq_lookup(scalar, ids, N_IDS, &o, ours, sizeof(ours)), 0);
+                assert_int_equal(carvq_lookup(ring, ids, N_IDS, &o, theirs, sizeof(theirs)), 0);
+                assert_memory_equal(ours, theirs, sizeof(ours));
+        }
+        carvq_table_close(scalar);
+        carvq_client_free(client);
+}
+
+/* Tickets that nobody waits for give their room back, without the caller having to poll something.
+ */
+static void test_room_of_abandoned_lookups(void **state) {
+        struct carvq_connect_options o = { .size = sizeof(o),
+                                           .socket_path = h.socket_path,
+                                           .arena_bytes = 2 * 4096 };
+        carvq_client *client = NULL;
+        carvq_table *table = NULL;
+        carvq_ticket ticket;
+        uint64_t ids[2] = { 1, 2 };
+        time_t deadline = time(NULL) + 20;
+        int n = 0, r;
+
+        (void)state;
+        assert_int_equal(carvq_connect(&o, &client, NULL), 0);
+        assert_int_equal(carvq_table_open(client, "minilm", &table), 0);
+        while (n < 200) {
+                r = carvq_submit(table, ids, 2, NULL, &ticket);
+                if (r == 0) {
+                        carvq_release(client, ticket);
+                        n++;
+                } else
+                        assert_int_equal(r, -EAGAIN);
+                assert_true(time(NULL) < deadline);
+        }
+        carvq_client_free(client);
 }
 
 static void test_submissions_in_flight(void **state) {
@@ -445,6 +509,102 @@ static void test_stale_socket_and_broken_table(void **state) {
         assert_int_equal(client_process("minilm", 100, 5, 4), 0);
 }
 
+static carvq_client *connect_to(const char *name, carvq_table **ret_table) {
+        carvq_client *client = harness_connect(&h);
+
+        assert_non_null(client);
+        assert_int_equal(carvq_table_open(client, name, ret_table), 0);
+        return client;
+}
+
+/* SIGBUS while rows are decoded: that table is retired, everything else goes on, and a new file
+ * brings it back. */
+static void test_truncated_file_retires_its_table(void **state) {
+        char specs[2][200];
+        float rows[2 * 2048];
+        uint64_t ids[2] = { 0, 1999 };
+        carvq_table *wide, *minilm, *again;
+        carvq_client *client;
+
+        (void)state;
+        assert_int_equal(harness_stop(&h), 0);
+        for (int i = 0; i < 2; i++) {
+                const char *name = i ? "minilm" : "wide";
+
+                snprintf(specs[i], sizeof(specs[i]), "%s=%s", name, harness_path(&h, name));
+        }
+        harness_start(&h, (const char *[]){ "--table", specs[0], "--table", specs[1], NULL });
+        client = connect_to("wide", &wide);
+        assert_int_equal(carvq_table_open(client, "minilm", &minilm), 0);
+        assert_int_equal(carvq_lookup(wide, ids, 2, NULL, rows, sizeof(rows)), 0);
+        assert_int_equal(truncate(harness_path(&h, "wide"), 4096), 0);
+        assert_int_equal(carvq_lookup(wide, ids, 2, NULL, rows, sizeof(rows)), -EBADF);
+        assert_int_equal(carvq_lookup(wide, ids, 2, NULL, rows, sizeof(rows)), -EBADF);
+        assert_int_equal(carvq_lookup(minilm, ids, 2, NULL, rows, sizeof(rows)), 0);
+        assert_int_equal(carvq_table_open(client, "wide", &again), -ENOENT);
+        assert_true(harness_logged(&h, "was truncated or cannot be read; it is retired"));
+
+        /* Reload: the truncated file is refused, a whole one is served again. */
+        make_table_file(harness_path(&h, "new"), &tables[0].header, 1);
+        assert_int_equal(rename(harness_path(&h, "new"), harness_path(&h, "wide")), 0);
+        kill(h.pid, SIGHUP);
+        for (int i = 0; i < 2000 && carvq_table_open(client, "wide", &again) == -ENOENT; i++)
+                nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+        assert_int_equal(carvq_lookup(again, ids, 2, NULL, rows, sizeof(rows)), 0);
+        carvq_client_free(client);
+        assert_int_equal(client_process("wide", 100, 3, 6), 0);
+}
+
+/* What was completed before the daemon died is good, whoever notices the death. */
+static void test_completions_outlive_the_daemon(void **state) {
+        uint64_t ids[1] = { 5 };
+        float row[384];
+        struct carvq_rows rows;
+        carvq_table *table, *other_table, *none;
+        carvq_client *client = connect_to("minilm", &table),
+                     *other = connect_to("minilm", &other_table);
+        carvq_ticket ticket;
+
+        (void)state;
+        assert_int_equal(carvq_submit(table, ids, 1, NULL, &ticket), 0);
+        /* In turn on the same worker: when this is answered, and once more, the one above is
+         * complete. */
+        for (int i = 0; i < 3; i++)
+                assert_int_equal(carvq_lookup(other_table, ids, 1, NULL, row, sizeof(row)), 0);
+        kill(h.pid, SIGKILL);
+        waitpid(h.pid, NULL, 0);
+        h.pid = 0;
+        assert_int_equal(carvq_table_open(client, "wide", &none), -ECONNRESET);
+        assert_int_equal(carvq_wait(client, ticket, 0, &rows), 0);
+        assert_memory_equal(rows.rows, row, sizeof(row));
+        assert_int_equal(carvq_submit(table, ids, 1, NULL, &ticket), -ECONNRESET);
+        carvq_client_free(client);
+        carvq_client_free(other);
+        harness_start(&h, NULL);
+}
+
+/* Stopped while tables are being loaded: nothing leaks and no socket stays. */
+static void test_sigterm_while_loading(void **state) {
+        char specs[8][200];
+        const char *args[17] = { 0 };
+
+        (void)state;
+        assert_int_equal(harness_stop(&h), 0);
+        for (int i = 0; i < 8; i++) {
+                snprintf(specs[i], sizeof(specs[i]), "t%d=%s", i, harness_path(&h, "minilm"));
+                args[2 * i] = "--table";
+                args[2 * i + 1] = specs[i];
+        }
+        for (int i = 0; i < 10; i++) {
+                harness_start(&h, args);
+                kill(h.pid, SIGHUP);
+                assert_int_equal(harness_stop(&h), 0);
+                assert_int_equal(access(h.socket_path, F_OK), -1);
+                assert_int_equal(access(h.control_path, F_OK), -1);
+        }
+        harness_start(&h, NULL);
+}
+
 static void test_sockets_from_the_service_manager(void **state) {
         char spec[200];
 
@@ -469,6 +629,8 @@ int main(void) {
                 cmocka_unit_test(test_many_processes_at_once),
                 cmocka_unit_test(test_single_rows_of_every_table),
                 cmocka_unit_test(test_65536_ids_in_one_lookup),
+                cmocka_unit_test(test_bags),
+                cmocka_unit_test(test_room_of_abandoned_lookups),
                 cmocka_unit_test(test_submissions_in_flight),
                 cmocka_unit_test(test_wrong_requests_get_documented_errors),
                 cmocka_unit_test(test_clients_that_die_leave_nothing),
@@ -477,6 +639,9 @@ int main(void) {
                 cmocka_unit_test(test_no_permission),
                 cmocka_unit_test(test_sigterm_drains),
                 cmocka_unit_test(test_stale_socket_and_broken_table),
+                cmocka_unit_test(test_truncated_file_retires_its_table),
+                cmocka_unit_test(test_completions_outlive_the_daemon),
+                cmocka_unit_test(test_sigterm_while_loading),
                 cmocka_unit_test(test_sockets_from_the_service_manager),
                 cmocka_unit_test(test_no_wake_up_is_lost),
         };
