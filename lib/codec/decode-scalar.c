@@ -95,10 +95,12 @@ static void layer_scalar(const uint16_t *weights, const float *inputs, size_t n_
         for (size_t o = 0; o < n_out; o++)
                 ret_outputs[o] = half_to_float(bias[o]);
         for (size_t i = 0; i < n_in; i++) {
-                if (inputs[i] == 0) /* as about half are behind a ReLU */
+                const float x = inputs[i];
+
+                if (x == 0) /* as about half are behind a ReLU */
                         continue;
                 for (size_t o = 0; o < n_out; o++)
-                        ret_outputs[o] += half_to_float(weights[i * n_out + o]) * inputs[i];
+                        ret_outputs[o] += half_to_float(weights[i * n_out + o]) * x;
         }
         for (size_t o = 0; relu && o < n_out; o++)
                 ret_outputs[o] = ret_outputs[o] > 0 ? ret_outputs[o] : 0;
