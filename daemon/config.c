@@ -109,13 +109,11 @@ static int set_log_level(struct config *c, const char *value, struct fault *ret_
 }
 
 static int set_cpu_mask(struct config *c, const char *value, struct fault *ret_fault) {
-        uint32_t mask;
-
-        if (codec_cpu_mask_parse(value, &mask) < 0)
+        if (codec_cpu_mask_parse(value, &c->cpu_mask) < 0)
                 return fault_set(ret_fault, -EINVAL,
                                  "is '%.100s', expected kernels such as scalar, avx512 or all",
                                  value);
-        return set_string(&c->cpu_mask, value);
+        return 0;
 }
 
 /* Decimal digits, and K, M, G or T for powers of 1024 behind them where `suffixes` allow. */
@@ -466,6 +464,7 @@ int config_init(struct config *config, int argc, char **argv) {
         *config = (struct config){
                 .log_level = LOG_LEVEL_INFO,
                 .spin_ns_max = 50 * 1000,
+                .cpu_mask = UINT32_MAX,
                 .max_sessions = 1024,
                 .max_ring_bytes = UINT64_C(4) << 30,
         };
@@ -488,6 +487,5 @@ void config_deinit(struct config *config) {
         free(config->socket_path);
         free(config->control_path);
         free(config->tables_dir);
-        free(config->cpu_mask);
         *config = (struct config){ 0 };
 }

@@ -21,7 +21,7 @@ struct config {
         char *tables_dir; /* NULL: none. Every NAME.carvq in it is loaded as NAME at start */
         STAILQ_HEAD(, config_table) tables;
         enum log_level log_level;
-        char *cpu_mask; /* NULL: all kernels */
+        uint32_t cpu_mask; /* of enum codec_cpu: what may be used */
         uint64_t spin_ns_max;
         uint32_t max_sessions;
         uint64_t max_ring_bytes; /* of one session */

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-#include "clock.h"
 #include "control-call.h"
+#include "proto/spin.h"
 
 #define NS_PER_S UINT64_C(1000000000)
 

@@ -16,9 +16,9 @@
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
-#include "clock.h"
 #include "control.h"
 #include "guard.h"
+#include "proto/spin.h"
 
 #define TICK_NS 500000000
 
@@ -280,20 +280,6 @@ static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
         return r;
 }
 
-static int init_kernels(struct daemon *daemon, struct fault *ret_fault) {
-        uint32_t mask = ~0u;
-
-        if (daemon->config.cpu_mask && codec_cpu_mask_parse(daemon->config.cpu_mask, &mask) < 0)
-                return fault_set(
-                        ret_fault, -EINVAL,
-                        "cpu-mask '%s': expected names like 'scalar' or 'avx2,avx512', 'all' or "
-                        "a number",
-                        daemon->config.cpu_mask);
-        daemon->cpu_features = codec_cpu_features() & mask;
-        daemon->kernels = codec_kernels_choose(daemon->cpu_features);
-        return 0;
-}
-
 /* A session takes a socket and a doorbell, and the usual soft limit of 1,024 is for programs that
  * select(). */
 static void raise_descriptor_limit(const struct daemon *daemon) {
@@ -324,9 +310,9 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
 
         raise_descriptor_limit(daemon);
         guard_install();
-        r = init_kernels(daemon, ret_fault);
-        if (r >= 0)
-                r = init_signals(daemon, ret_fault);
+        daemon->cpu_features = codec_cpu_features() & daemon->config.cpu_mask;
+        daemon->kernels = codec_kernels_choose(daemon->cpu_features);
+        r = init_signals(daemon, ret_fault);
         if (r >= 0)
                 r = loop_new(&daemon->loop, ret_fault);
         if (r >= 0)

@@ -41,31 +41,27 @@ static int check_memfd(int memfd, uint64_t ring_bytes, struct fault *ret_fault) 
         return 0;
 }
 
-int ring_server_init(struct ring_server *s, int memfd, const struct ring_geometry *geometry,
-                     uint64_t epoch, int socket_fd, struct fault *ret_fault) {
-        struct ring_layout l;
+int ring_server_init(struct ring_server *s, int memfd, const struct ring_layout *l, uint64_t epoch,
+                     int socket_fd, struct fault *ret_fault) {
         uint8_t *memory;
         int r;
 
-        r = ring_layout_compute(geometry, &l, ret_fault);
+        r = check_memfd(memfd, l->ring_bytes, ret_fault);
         if (r < 0)
                 return r;
-        r = check_memfd(memfd, l.ring_bytes, ret_fault);
-        if (r < 0)
-                return r;
-        memory = mmap(NULL, l.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+        memory = mmap(NULL, l->ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
         if (memory == MAP_FAILED)
                 return fault_set(ret_fault, -errno, "ring memory: mmap of %" PRIu64 " bytes: %s",
-                                 l.ring_bytes, strerror(errno));
+                                 l->ring_bytes, strerror(errno));
 
         *s = (struct ring_server){
-                .layout = l,
+                .layout = *l,
                 .memory = memory,
                 .header = (struct ring_header *)memory,
-                .submissions = (const struct ring_submission *)(memory + l.sq_offset),
-                .completions = (struct ring_completion *)(memory + l.cq_offset),
-                .ids = memory + l.ids_offset,
-                .arena = memory + l.arena_offset,
+                .submissions = (const struct ring_submission *)(memory + l->sq_offset),
+                .completions = (struct ring_completion *)(memory + l->cq_offset),
+                .ids = memory + l->ids_offset,
+                .arena = memory + l->arena_offset,
                 .socket_fd = socket_fd,
         };
         atomic_store_explicit(&s->header->epoch, epoch, memory_order_relaxed);

@@ -27,7 +27,7 @@ struct ring_server {
  * Checks seals, kind and size of the memfd and maps it; `memfd` stays the caller's. -EINVAL with
  * the reason, or mmap's errno.
  */
-int ring_server_init(struct ring_server *server, int memfd, const struct ring_geometry *geometry,
+int ring_server_init(struct ring_server *server, int memfd, const struct ring_layout *layout,
                      uint64_t epoch, int socket_fd, struct fault *ret_fault);
 void ring_server_deinit(struct ring_server *server);
 

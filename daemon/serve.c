@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "clock.h"
 #include "guard.h"
+#include "proto/spin.h"
 
 /* Decoded in one step: enough to run at full speed, and tens of microseconds, which is fair to
  * others. */

@@ -6,8 +6,8 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-#include "clock.h"
 #include "daemon.h"
+#include "proto/spin.h"
 
 #define HANDSHAKE_NS UINT64_C(5000000000)
 
@@ -231,8 +231,8 @@ static void on_ring(struct session *s, const struct wire_ring *m, int memfd) {
                 session_close(s, WIRE_LIMIT, text);
                 return;
         }
-        if (ring_server_init(&s->seat.seat.ring, memfd, &m->geometry, s->daemon->epoch, s->fd,
-                             &fault) < 0) {
+        if (ring_server_init(&s->seat.seat.ring, memfd, &layout, s->daemon->epoch, s->fd, &fault) <
+            0) {
                 session_close(s, WIRE_RING_REFUSED, fault.text);
                 return;
         }

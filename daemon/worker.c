@@ -2,11 +2,10 @@
 #include "worker.h"
 
 #include <liburing.h>
-#include <sched.h>
 #include <string.h>
 
-#include "clock.h"
 #include "loop.h"
+#include "proto/spin.h"
 
 #define WORKER_ENTRIES 256
 
@@ -28,14 +27,6 @@ struct worker {
         bool stopping;
         pthread_t thread;
 };
-
-static inline void cpu_relax(void) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        __asm__ volatile("yield");
-#endif
-}
 
 /* ---- io_uring: doorbells and the mailbox ---- */
 
@@ -306,12 +297,6 @@ static void *worker_main(void *userdata) {
         return NULL;
 }
 
-static bool one_cpu(void) {
-        cpu_set_t set;
-
-        return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) < 2;
-}
-
 int worker_new(const struct worker_options *options, struct worker **ret_worker,
                struct fault *ret_fault) {
         _cleanup_(freep) struct worker *w = calloc(1, sizeof(*w));
@@ -322,7 +307,7 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
         TAILQ_INIT(&w->awake);
         TAILQ_INIT(&w->asleep);
         w->home = options->home;
-        w->spin_ns_max = one_cpu() ? 0 : options->spin_ns_max;
+        w->spin_ns_max = single_cpu() ? 0 : options->spin_ns_max;
         w->stop.deliver = deliver_stop;
         w->heartbeat.deliver = deliver_heartbeat;
         codec_context_init(&w->context, options->kernels);

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "clock.h"
+#include "proto/spin.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
@@ -17,14 +17,6 @@
 
 /* Between two looks at the clock, which costs as much as a few of them. */
 #define SPINS_PER_LOOK 8u
-
-static inline void cpu_relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#elif defined(__aarch64__)
-        __asm__ volatile("isb"); /* `yield` does nothing on most cores */
-#endif
-}
 
 static int make_memory(uint64_t bytes, int *ret_memfd, struct fault *ret_fault) {
         const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
@@ -171,7 +163,7 @@ bool client_ring_spin(const struct client_ring *ring, uint64_t until_ns) {
                                 return true;
                         cpu_relax();
                 }
-        while (now_ns() < until_ns);
+        while (clock_ns() < until_ns);
         return false;
 }
 

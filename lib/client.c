@@ -9,7 +9,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,8 +16,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "clock.h"
 #include "options.h"
+#include "proto/spin.h"
 
 #define SOCKET_PATH_SYSTEM  "/run/carvq/carvqd.sock"
 #define TIMEOUT_NS_DEFAULT  (UINT64_C(30) * 1000000000u)
@@ -300,12 +299,6 @@ static int share_ring(struct carvq_client *client, uint64_t arena_bytes, uint64_
         return 0;
 }
 
-static bool is_single_cpu(void) {
-        cpu_set_t cpus;
-
-        return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) == 1;
-}
-
 static struct carvq_client *client_new(const struct carvq_connect_options *options) {
         struct carvq_client *client = calloc(1, sizeof(*client));
 
@@ -314,7 +307,7 @@ static struct carvq_client *client_new(const struct carvq_connect_options *optio
         client->socket_fd = -1;
         client->timeout_ns = options->timeout_ns ? options->timeout_ns : TIMEOUT_NS_DEFAULT;
         client->spin_ns = options->spin_ns;
-        client->single_cpu = is_single_cpu();
+        client->single_cpu = single_cpu();
         LIST_INIT(&client->tables);
         SLIST_INIT(&client->free_lookups);
         for (size_t i = CLIENT_LOOKUPS_MAX; i-- > 0;)

@@ -8,8 +8,8 @@
 
 #include <string.h>
 
-#include "clock.h"
 #include "options.h"
+#include "proto/spin.h"
 
 /* Rows of one piece: large enough that the round trip of a ring does not show, small enough that
  * two pieces and their copies stay in a second-level cache (measured: 0.12 us a row of 384 floats,

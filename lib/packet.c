@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "clock.h"
+#include "proto/spin.h"
 
 /* Room for more descriptors than any message may carry, so that a surplus is seen and closed. */
 #define FDS_MAX 4u
@@ -127,7 +127,7 @@ int packet_receive(int socket_fd, uint64_t deadline_ns, union packet *ret_packet
                 r = receive_now(socket_fd, ret_packet, ret_fd, ret_fault);
                 if (r != 0 || !deadline_ns)
                         return r;
-                now = now_ns();
+                now = clock_ns();
                 if (now >= deadline_ns)
                         return fault_set(ret_fault, -ETIMEDOUT, "the daemon does not answer");
                 left_ns = deadline_ns - now;

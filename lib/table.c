@@ -7,8 +7,8 @@
 
 #include <string.h>
 
-#include "clock.h"
 #include "options.h"
+#include "proto/spin.h"
 
 /* ---- Ring mode ---- */
 
@@ -42,7 +42,7 @@ static int await_table(struct carvq_client *client, uint64_t request,
                 }
                 if (client->broken)
                         return client_check(client);
-        } while (now_ns() < deadline_ns);
+        } while (clock_ns() < deadline_ns);
         return fault_set(&client->error, -ETIMEDOUT, "the daemon does not answer");
 }
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "clock.h"
+#include "proto/spin.h"
 
 /* Copied out of the ring in one go. */
 #define REAP_BATCH     16u
@@ -125,7 +125,7 @@ static void fill(const struct codec_request *request, const struct carvq_table *
         *ret_submission = (struct ring_submission){
                 .user_data = l->ticket,
                 .table = table->handle,
-                .submit_ns = now_ns(),
+                .submit_ns = clock_ns(),
                 .ids_offset = l->ids.offset,
                 .bags_offset =
                         request->pooling ? l->ids.offset + request->n_ids * sizeof(uint64_t) : 0,
@@ -314,7 +314,7 @@ static uint64_t spin_budget_ns(struct carvq_client *client) {
 }
 
 static int timed_out(struct carvq_client *client) {
-        uint64_t now = now_ns(), beat = client_ring_heartbeat_ns(&client->ring);
+        uint64_t now = clock_ns(), beat = client_ring_heartbeat_ns(&client->ring);
         double age_s = beat < now ? (double)(now - beat) / 1e9 : 0;
 
         if (!beat)
@@ -330,7 +330,7 @@ static int timed_out(struct carvq_client *client) {
 
 static void sleep_until(struct carvq_client *client, uint64_t deadline_ns) {
         struct pollfd socket = { .fd = client->socket_fd, .events = POLLIN };
-        uint64_t now = now_ns(), left_ns = deadline_ns > now ? deadline_ns - now : 0;
+        uint64_t now = clock_ns(), left_ns = deadline_ns > now ? deadline_ns - now : 0;
         struct timespec left = { .tv_sec = (time_t)(left_ns / 1000000000u),
                                  .tv_nsec = (long)(left_ns % 1000000000u) };
 
@@ -353,7 +353,7 @@ int client_wait(struct carvq_client *client, uint64_t deadline_ns) {
                     client_ring_spin(&client->ring, MIN(deadline_after(budget_ns), deadline_ns)))
                         continue;
                 budget_ns = 0; /* a late wake-up is no reason to spin again */
-                if (now_ns() >= deadline_ns)
+                if (clock_ns() >= deadline_ns)
                         return timed_out(client);
                 sleep_until(client, deadline_ns);
         }
@@ -366,7 +366,7 @@ int lookup_wait(struct carvq_client *client, struct lookup *l, uint64_t deadline
         client_reap(client);
         if (l->state != LOOKUP_FLYING)
                 return 0;
-        start_ns = now_ns();
+        start_ns = clock_ns();
         do {
                 r = client_wait(client, deadline_ns);
                 if (r < 0 && l->state == LOOKUP_FLYING)
@@ -374,7 +374,7 @@ int lookup_wait(struct carvq_client *client, struct lookup *l, uint64_t deadline
         } while (l->state == LOOKUP_FLYING);
 
         /* One outlier must not switch spinning off for long, so each counts for little. */
-        waited_ns = MIN(now_ns() - start_ns, 4 * SPIN_NS_MAX);
+        waited_ns = MIN(clock_ns() - start_ns, 4 * SPIN_NS_MAX);
         client->wait_ns_mean = (7 * client->wait_ns_mean + waited_ns) / 8;
         return 0;
 }

@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "lib/carvq.h"
 #include "proto/base.h"
+#include "proto/spin.h"
 
 #define BATCH_BYTES_MAX (64u << 20)
 
@@ -45,13 +45,6 @@ static uint64_t next_random(struct compare *c) {
         c->random ^= c->random << 25;
         c->random ^= c->random >> 27;
         return c->random * UINT64_C(2685821657736338717);
-}
-
-static uint64_t clock_ns(void) {
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* Small batches often, large ones now and then: 1 to 2^k ids with k drawn first. */

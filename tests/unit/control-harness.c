@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "daemon/clock.h"
+#include "proto/spin.h"
 #include "daemon/control.h"
 #include "daemon/daemon.h"
 #include "tests/make-table.h"

@@ -61,7 +61,7 @@ static void test_defaults(void **state) {
         assert_int_equal(config.max_sessions, 1024);
         assert_int_equal(config.max_ring_bytes, UINT64_C(4) << 30);
         assert_null(config.tables_dir);
-        assert_null(config.cpu_mask);
+        assert_int_equal(config.cpu_mask, UINT32_MAX);
         assert_true(STAILQ_EMPTY(&config.tables));
 }
 
@@ -138,7 +138,7 @@ static void test_file(void **state) {
         assert_string_equal(config.socket_path, "/a/data.sock");
         assert_string_equal(config.control_path, "/a/control.sock");
         assert_string_equal(config.tables_dir, "/a/tables");
-        assert_string_equal(config.cpu_mask, "scalar");
+        assert_int_equal(config.cpu_mask, 0);
         assert_int_equal(config.log_level, LOG_LEVEL_WARNING);
         assert_int_equal(config.spin_ns_max, 0);
         assert_int_equal(config.max_sessions, 3);
@@ -324,7 +324,7 @@ static void test_sample_shows_the_defaults(void **state) {
         unsetenv("RUNTIME_DIRECTORY");
         assert_string_equal(sample.socket_path, defaults.socket_path);
         assert_string_equal(sample.control_path, defaults.control_path);
-        assert_string_equal(sample.cpu_mask, "all"); /* what none means */
+        assert_int_equal(sample.cpu_mask, defaults.cpu_mask);
         assert_int_equal(sample.log_level, defaults.log_level);
         assert_int_equal(sample.spin_ns_max, defaults.spin_ns_max);
         assert_int_equal(sample.max_sessions, defaults.max_sessions);

@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "lib/carvq.h"
 #include "proto/base.h"
+#include "proto/spin.h"
 
 #define N_WARM 200u
 #define BATCH  256u
@@ -30,13 +30,6 @@ static uint64_t next_random(void) {
         random_state ^= random_state >> 7;
         random_state ^= random_state << 17;
         return random_state;
-}
-
-static uint64_t clock_ns(void) {
-        struct timespec t;
-
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 static int by_value(const void *a, const void *b) {
