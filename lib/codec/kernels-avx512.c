@@ -128,8 +128,8 @@ static _always_inline void decode_codes(const struct codec_table *table, uint64_
 
                 for (size_t s = 0; s < n_stages; s++)
                         unpack_block(codes + s * l->stage_bytes + block / 2, n_codes, indices[s]);
-                if (n_codes == TABLE_BLOCK_CODES &&
-                    block / group_cols == (block + TABLE_BLOCK_CODES - 1) / group_cols) {
+                if (n_codes > 2 * LANES &&
+                    block / group_cols == (block + n_codes - 1) / group_cols) {
                         decode_vectors(table, codebooks + block / group_cols * group_halves,
                                        indices, n_stages, block, n_codes, 0, BLOCK_VECTORS, finish,
                                        ret_values);

@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "lib/codec/codec.h"
 #include "lib/codec/half.h"
+#include "proto/base.h"
 
 /* IEEE 754 binary16, written from its definition. */
 static double half_value(uint16_t half) {
@@ -89,6 +89,11 @@ static void test_bf16(void **state) {
         assert_int_equal(float_to_bf16(float_from_bits(0xff80ffff)), 0xffc0);
 }
 
+/* Not skip(): cmocka 1.1.5 prints that as "not ok", which meson counts as a failure. */
+static void no_hardware(void) {
+        print_message("# no conversions in hardware to compare with\n");
+}
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -104,9 +109,9 @@ static void test_hardware(void **state) {
         uint32_t bits = 0;
 
         (void)state;
-        if (!(codec_cpu_features() & CODEC_CPU_AVX2)) {
-                print_message("# no F16C here\n");
-                skip();
+        if (!__builtin_cpu_supports("avx2")) {
+                no_hardware();
+                return;
         }
         for (uint32_t i = 0; i <= UINT16_MAX; i++)
                 assert_int_equal(float_bits(half_to_float((uint16_t)i)),
@@ -133,8 +138,7 @@ static void test_hardware(void **state) {
 #else
 static void test_hardware(void **state) {
         (void)state;
-        print_message("# no F16C on this architecture\n");
-        skip();
+        no_hardware();
 }
 #endif
 
