@@ -8,7 +8,8 @@
 
 /* Decoded in one step: enough to run at full speed, and tens of microseconds, which is fair to
  * others. */
-#define PIECE_VALUES (64u * 1024u)
+#define PIECE_VALUES  (64u * 1024u)
+#define PIECE_WEIGHTS (1024u * 1024u) /* of the adaptor, times rows */
 
 /* A client's clock reading older than this is not believed. */
 #define LATENCY_NS_MAX UINT64_C(600000000000)
@@ -148,12 +149,18 @@ static void decode_bags(struct piece *p, const struct codec_table *table, uint64
         }
 }
 
+static uint32_t rows_per_piece(const struct table_contents *c) {
+        uint64_t n_weights = MAX(c->layout.adaptor_bytes / sizeof(uint16_t), 1u);
+
+        return (uint32_t)MAX(MIN(PIECE_VALUES / c->header.n_dims, PIECE_WEIGHTS / n_weights), 1u);
+}
+
 /* Runs under the guard: owns nothing. */
 static void decode_piece(void *userdata) {
         struct piece *p = userdata;
         struct serve_job *job = p->job;
         const struct codec_table *table = &job->table->file.table;
-        uint32_t n = MAX(PIECE_VALUES / table->contents.header.n_dims, 1u);
+        uint32_t n = rows_per_piece(&table->contents);
 
         if (job->request.pooling) {
                 decode_bags(p, table, n);

@@ -136,6 +136,10 @@ static int layout_carvq(const struct table_header *h, struct table_layout *l,
         l->group_bytes = (uint64_t)h->n_stages * h->subvector_dims * sizeof(uint16_t)
                          << h->codebook_bits;
         l->adaptor_bytes = adaptor_bytes(h);
+        r = check_limit("adaptor weights", l->adaptor_bytes / sizeof(uint16_t), 0,
+                        TABLE_ADAPTOR_WEIGHTS_MAX, ret_fault);
+        if (r < 0)
+                return r;
         if (__builtin_mul_overflow(l->n_row_groups, l->n_col_groups, &n_groups) ||
             __builtin_mul_overflow(n_groups, l->group_bytes, &l->codebook_bytes))
                 return fault_set(ret_fault, -EINVAL,

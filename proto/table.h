@@ -26,6 +26,8 @@
 #define TABLE_SUBVECTOR_DIMS_MAX 64u
 #define TABLE_LATENT_DIMS_MAX    1024u
 #define TABLE_HIDDEN_DIMS_MAX    65536u
+#define TABLE_ADAPTOR_WEIGHTS_MAX                                                                  \
+        (1u << 24) /* with biases; so that no file makes a row take seconds */
 
 /* Codes are packed in blocks of this many (FORMAT.md, "Packed codes"). */
 #define TABLE_BLOCK_CODES     64u

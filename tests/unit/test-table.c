@@ -110,8 +110,7 @@ static void test_limits(void **state) {
                                      .group_rows = TABLE_ROWS_MAX,
                                      .row_scale = 1,
                                      .latent_dims = TABLE_LATENT_DIMS_MAX,
-                                     .hidden_dims = { TABLE_HIDDEN_DIMS_MAX,
-                                                      TABLE_HIDDEN_DIMS_MAX },
+                                     .hidden_dims = { 200, 200 },
                              } };
         struct table_layout layout;
         struct fault fault = { 0 };
@@ -123,9 +122,15 @@ static void test_limits(void **state) {
         assert_int_equal(layout.n_subvectors, 65536);
         assert_int_equal(layout.record_bytes, 2 + 2 * 1024 + 16 * 65536);
         assert_int_equal(layout.codebook_bytes, 65536ull * 16 * 256 * 2);
-        assert_int_equal(layout.adaptor_bytes,
-                         2 * (1025ull * 65536 + 65537ull * 65536 + 65537ull * 65536));
+        assert_int_equal(layout.adaptor_bytes, 2 * (1025ull * 200 + 201ull * 200 + 201ull * 65536));
         assert_int_equal(layout.rows_bytes, layout.record_bytes << 40);
+
+        head.header.hidden_dims[1] = 256;
+        assert_int_equal(table_layout_compute(&head.header, &layout, &fault), -EINVAL);
+        assert_string_equal(fault.text, "adaptor weights is 17099208, expected 0 to 16777216");
+        head.header.hidden_dims[0] = head.header.hidden_dims[1] = TABLE_HIDDEN_DIMS_MAX;
+        assert_int_equal(table_layout_compute(&head.header, &layout, &fault), -EINVAL);
+        head.header.hidden_dims[0] = head.header.hidden_dims[1] = 200;
 
         head.header.group_rows = 1;
         assert_int_equal(table_layout_compute(&head.header, &layout, &fault), -EINVAL);

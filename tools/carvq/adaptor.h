@@ -10,9 +10,8 @@
 #include "proto/table.h"
 
 /* Bounds what the packer will try, well inside the format's limits: the solver holds [hidden]^2. */
-#define ADAPTOR_LATENT_MAX     256u
-#define ADAPTOR_HIDDEN_MAX     4096u
-#define ADAPTOR_PARAMETERS_MAX (16u << 20) /* training holds some nine copies of them */
+#define ADAPTOR_LATENT_MAX 256u
+#define ADAPTOR_HIDDEN_MAX 4096u
 
 struct adaptor_shape {
         uint32_t latent_dims;
