@@ -33,7 +33,7 @@ static int map_file(struct carvq_table *table, const char *path, bool verify,
                 return fault_set(ret_fault, -errno, "%s: %s", path, strerror(errno));
         r = codec_file_map(fd, &table->file, &why);
         if (r >= 0 && verify)
-                r = codec_file_verify(&table->file, &why);
+                r = codec_file_verify(&table->file, NULL, NULL, &why);
         if (r < 0)
                 return fault_set(ret_fault, r, "%s: %s", path, why.text);
         return 0;

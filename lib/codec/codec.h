@@ -78,10 +78,14 @@ int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault)
 void codec_file_unmap(struct codec_file *file);
 
 /*
- * Reads every byte behind the header: 0, -ENOMEM, or -EBADMSG with the first damaged chunk's name,
- * its bytes in the file and both checksums. Blocks on I/O.
+ * Reads every byte, in bounded memory, and blocks on I/O: 0, or -EBADMSG with the first damaged
+ * chunk's name; -ENOMEM. With a `report`, which is told of each chunk (r is 0 or its error), goes
+ * on to the last; else stops at the first.
  */
-int codec_file_verify(const struct codec_file *file, struct fault *ret_fault);
+typedef void (*codec_verify_report)(void *userdata, const char *chunk, int r,
+                                    const struct fault *fault);
+int codec_file_verify(const struct codec_file *file, codec_verify_report report, void *userdata,
+                      struct fault *ret_fault);
 
 /* ---- A request (decode.c) ---- */
 

@@ -100,6 +100,12 @@ static void read_ahead(const struct codec_file *file, uint64_t offset) {
                               MIN(VERIFY_WINDOW_BYTES, file->map_bytes - offset), MADV_WILLNEED);
 }
 
+/* Resident memory does not grow with the file; the page cache keeps what it likes. */
+static void let_go(const struct codec_file *file, uint64_t first, uint64_t end) {
+        first -= first % VERIFY_WINDOW_BYTES;
+        (void)madvise((uint8_t *)file->map + first, end - first, MADV_DONTNEED);
+}
+
 static int sum_chunk(const struct codec_file *file, const struct table_chunk *chunk,
                      uint64_t *ret_checksum) {
         const uint64_t end = chunk->offset + chunk->length;
@@ -115,6 +121,7 @@ static int sum_chunk(const struct codec_file *file, const struct table_chunk *ch
                 read_ahead(file, next);
                 next = MIN(next, end);
                 XXH3_64bits_update(state, (const uint8_t *)file->map + at, next - at);
+                let_go(file, at, next);
                 at = next;
         }
         *ret_checksum = XXH3_64bits_digest(state);
@@ -136,32 +143,46 @@ static int check_gap(const struct codec_file *file, uint64_t first, uint64_t end
         return 0;
 }
 
-int codec_file_verify(const struct codec_file *file, struct fault *ret_fault) {
+/* A chunk, and the padding that ends before it and starts at `gap_first`. */
+static int verify_chunk(const struct codec_file *file, const struct table_chunk *chunk,
+                        uint64_t gap_first, struct fault *ret_fault) {
+        const char *name = table_chunk_name(chunk->id);
+        uint64_t checksum;
+        int r;
+
+        r = sum_chunk(file, chunk, &checksum);
+        if (r < 0)
+                return fault_set(ret_fault, r, "out of memory");
+        if (checksum != chunk->checksum)
+                return fault_set(ret_fault, -EBADMSG,
+                                 "chunk %s is damaged, bytes %" PRIu64 " to %" PRIu64
+                                 ": checksum is %016" PRIx64 ", expected %016" PRIx64,
+                                 name, chunk->offset, chunk->offset + chunk->length - 1, checksum,
+                                 chunk->checksum);
+        return check_gap(file, gap_first, chunk->offset, name, ret_fault);
+}
+
+int codec_file_verify(const struct codec_file *file, codec_verify_report report, void *userdata,
+                      struct fault *ret_fault) {
         const struct table_contents *c = &file->table.contents;
         const struct table_chunk *chunks[] = { &c->codebooks, &c->adaptor, &c->rows, &c->meta };
         uint64_t end = sizeof(c->header) + c->header.n_chunks * sizeof(struct table_chunk);
+        int first_r = 0;
 
         for (size_t i = 0; i < ARRAY_SIZE(chunks); i++) {
-                const struct table_chunk *chunk = chunks[i];
-                uint64_t checksum;
+                struct fault fault = { 0 };
                 int r;
 
-                if (!chunk->length)
+                if (!chunks[i]->length)
                         continue;
-                r = check_gap(file, end, chunk->offset, table_chunk_name(chunk->id), ret_fault);
-                if (r < 0)
-                        return r;
-                end = chunk->offset + chunk->length;
-
-                r = sum_chunk(file, chunk, &checksum);
-                if (r < 0)
-                        return fault_set(ret_fault, r, "out of memory");
-                if (checksum != chunk->checksum)
-                        return fault_set(ret_fault, -EBADMSG,
-                                         "chunk %s, bytes %" PRIu64 " to %" PRIu64
-                                         ": checksum is %016" PRIx64 ", expected %016" PRIx64,
-                                         table_chunk_name(chunk->id), chunk->offset, end - 1,
-                                         checksum, chunk->checksum);
+                r = verify_chunk(file, chunks[i], end, &fault);
+                end = chunks[i]->offset + chunks[i]->length;
+                if (report)
+                        report(userdata, table_chunk_name(chunks[i]->id), r, &fault);
+                if (r < 0 && first_r == 0)
+                        first_r = fault_set(ret_fault, r, "%s", fault.text);
+                if (r < 0 && !report)
+                        break;
         }
-        return 0;
+        return first_r;
 }

@@ -13,8 +13,8 @@
 #include <cmocka.h>
 #include <sys/mman.h>
 
-#include "lib/codec/codec.h"
 #include "guarded-table.h"
+#include "lib/codec/codec.h"
 
 static uint64_t seed;
 
@@ -70,7 +70,7 @@ static void test_map(void **state) {
                          (const uint8_t *)file.map + file.table.contents.rows.offset);
         assert_non_null(file.table.codebooks);
         assert_non_null(file.table.adaptor);
-        if (codec_file_verify(&file, &fault) < 0)
+        if (codec_file_verify(&file, NULL, NULL, &fault) < 0)
                 fail_msg("%s", fault.text);
         codec_file_unmap(&file);
         codec_file_unmap(&file); /* harmless */
@@ -90,7 +90,7 @@ static void test_plain_has_no_codebooks(void **state) {
         assert_int_equal(codec_file_map(fd, &file, NULL), 0);
         assert_null(file.table.codebooks);
         assert_null(file.table.adaptor);
-        assert_int_equal(codec_file_verify(&file, NULL), 0);
+        assert_int_equal(codec_file_verify(&file, NULL, NULL, NULL), 0);
         codec_file_unmap(&file);
         close(fd);
         guarded_deinit(&memory);
@@ -144,11 +144,11 @@ static void test_every_damaged_byte(void **state) {
                 struct fault fault = { 0 };
 
                 map[i] ^= 1 << i % 8;
-                if (codec_file_verify(&file, &fault) != -EBADMSG || !fault.text[0])
+                if (codec_file_verify(&file, NULL, NULL, &fault) != -EBADMSG || !fault.text[0])
                         fail_msg("byte %" PRIu64 ": not found", i);
                 map[i] ^= 1 << i % 8;
         }
-        assert_int_equal(codec_file_verify(&file, NULL), 0);
+        assert_int_equal(codec_file_verify(&file, NULL, NULL, NULL), 0);
         munmap(map, header.file_bytes);
         codec_file_unmap(&file);
         close(fd);
@@ -186,9 +186,9 @@ static void test_first_damage_is_named(void **state) {
                 char start[128], end[64];
 
                 assert_int_equal(pwrite(fd, &byte, 1, (off_t)damages[i].at), 1);
-                assert_int_equal(codec_file_verify(&file, &fault), -EBADMSG);
+                assert_int_equal(codec_file_verify(&file, NULL, NULL, &fault), -EBADMSG);
                 snprintf(start, sizeof(start),
-                         "chunk %s, bytes %" PRIu64 " to %" PRIu64 ": checksum is ",
+                         "chunk %s is damaged, bytes %" PRIu64 " to %" PRIu64 ": checksum is ",
                          damages[i].name, damages[i].chunk->offset,
                          damages[i].chunk->offset + damages[i].chunk->length - 1);
                 snprintf(end, sizeof(end), ", expected %016" PRIx64, damages[i].chunk->checksum);
@@ -213,7 +213,7 @@ static void test_padding(void **state) {
         fd = new_file(memory.bytes, header.file_bytes);
         assert_int_equal(codec_file_map(fd, &file, NULL), 0);
         assert_int_equal(pwrite(fd, "\x07", 1, (off_t)file.table.contents.rows.offset - 1), 1);
-        assert_int_equal(codec_file_verify(&file, &fault), -EBADMSG);
+        assert_int_equal(codec_file_verify(&file, NULL, NULL, &fault), -EBADMSG);
         assert_string_equal(fault.text,
                             "padding before chunk rows, byte 4095: found 0x07, expected 0");
         codec_file_unmap(&file);
@@ -237,16 +237,16 @@ static void test_large(void **state) {
         assert_int_equal(codec_file_map(fd, &file, NULL), 0);
         contents = file.table.contents;
         assert_true(contents.rows.length > 64 << 20);
-        assert_int_equal(codec_file_verify(&file, &fault), 0);
+        assert_int_equal(codec_file_verify(&file, NULL, NULL, &fault), 0);
         /* On both sides of a window's end. */
         for (off_t at = (4 << 20) - 1; at <= 4 << 20; at++) {
                 uint8_t byte = memory.bytes[at];
 
                 assert_int_equal(pwrite(fd, &(uint8_t){ byte ^ 1 }, 1, at), 1);
-                assert_int_equal(codec_file_verify(&file, &fault), -EBADMSG);
+                assert_int_equal(codec_file_verify(&file, NULL, NULL, &fault), -EBADMSG);
                 assert_int_equal(pwrite(fd, &byte, 1, at), 1);
         }
-        assert_int_equal(codec_file_verify(&file, &fault), 0);
+        assert_int_equal(codec_file_verify(&file, NULL, NULL, &fault), 0);
         codec_file_unmap(&file);
         close(fd);
         guarded_deinit(&memory);
