@@ -254,6 +254,7 @@ static int set_default_sockets(struct config *c, struct fault *ret_fault) {
                 r = default_socket(c, &settings[0], dir, "carvqd.sock", ret_fault);
         if (r >= 0 && !c->control_path)
                 r = default_socket(c, &settings[1], dir, "control.sock", ret_fault);
+        c->default_folder = steal_pointer(&dir);
         return r;
 }
 
@@ -486,6 +487,7 @@ void config_deinit(struct config *config) {
         }
         free(config->socket_path);
         free(config->control_path);
+        free(config->default_folder);
         free(config->tables_dir);
         *config = (struct config){ 0 };
 }

@@ -18,7 +18,8 @@ struct config_table {
 struct config {
         char *socket_path;
         char *control_path;
-        char *tables_dir; /* NULL: none. Every NAME.carvq in it is loaded as NAME at start */
+        char *default_folder; /* of sockets that were not named, made at start; NULL: none */
+        char *tables_dir;     /* NULL: none. Every NAME.carvq in it is loaded as NAME at start */
         STAILQ_HEAD(, config_table) tables;
         enum log_level log_level;
         uint32_t cpu_mask; /* of enum codec_cpu: what may be used */

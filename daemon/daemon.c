@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 
 #include "control.h"
@@ -248,6 +249,7 @@ static int init_signals(struct daemon *daemon, struct fault *ret_fault) {
 
 /* Sockets from the service manager, by name; those it does not pass are made here. */
 static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
+        const char *folder = daemon->config.default_folder;
         char **names = NULL;
         int n = sd_listen_fds_with_names(1, &names), r = 0;
         bool data = false, control = false;
@@ -271,6 +273,10 @@ static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
         for (int i = 0; i < n; i++)
                 free(names[i]);
         free(names);
+        /* Only our own: a mistyped --socket should not make folders. */
+        if (r >= 0 && folder && mkdir(folder, 0755) < 0 && errno != EEXIST)
+                r = fault_set(ret_fault, -errno, "%s: cannot make the folder: %s", folder,
+                              strerror(errno));
         if (r >= 0 && !data)
                 r = listener_bind(&daemon->data, daemon->config.socket_path, SOCK_SEQPACKET,
                                   ret_fault);

@@ -2,7 +2,6 @@
 #include "listener.h"
 
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -16,17 +15,6 @@
 #define PAUSE_NS 100000000
 
 static void start_accept(struct listener *l);
-
-static int make_folder(const char *path, struct fault *ret_fault) {
-        _cleanup_(freep) char *copy = strdup(path);
-
-        if (!copy)
-                return fault_set(ret_fault, -ENOMEM, "out of memory");
-        if (mkdir(dirname(copy), 0755) < 0 && errno != EEXIST)
-                return fault_set(ret_fault, -errno, "%s: cannot make the folder: %s", path,
-                                 strerror(errno));
-        return 0;
-}
 
 /* The lock lives as long as the daemon, so the socket file's age never has to be guessed. */
 static int take_lock(const char *path, int *ret_fd, struct fault *ret_fault) {
@@ -71,9 +59,6 @@ int listener_bind(struct listener *l, const char *path, int type, struct fault *
                 return fault_set(ret_fault, -ENAMETOOLONG, "%s: longer than %zu bytes", path,
                                  sizeof(address.sun_path) - 1);
         strcpy(address.sun_path, path);
-        r = make_folder(path, ret_fault);
-        if (r < 0)
-                return r;
         r = take_lock(path, &lock_fd, ret_fault);
         if (r < 0)
                 return r;

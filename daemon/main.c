@@ -7,6 +7,7 @@ int main(int argc, char **argv) {
         struct fault fault = { 0 };
         int r;
 
+        claim_standard_descriptors();
         r = config_init(&config, argc, argv);
         if (r != 0)
                 return r < 0 ? 2 : 0;

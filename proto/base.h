@@ -7,6 +7,7 @@
 #pragma once
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,6 +39,19 @@ static inline void freep(void *p) {
 static inline void closep(int *fd) {
         if (*fd >= 0)
                 close(*fd);
+}
+
+/*
+ * For the start of main(): a program that is started with 0, 1 or 2 closed would open its files
+ * there, and its messages would end up in them.
+ */
+static inline void claim_standard_descriptors(void) {
+        int fd;
+
+        do
+                fd = open("/dev/null", O_RDWR);
+        while (fd >= 0 && fd <= STDERR_FILENO);
+        closep(&fd);
 }
 
 /* Hand an owned value on and leave an empty one behind, so that its cleanup does nothing. */

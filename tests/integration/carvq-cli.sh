@@ -81,7 +81,12 @@ done
 check "--version" grep -Eqx 'carvq [0-9.]+' <("$carvq" --version)
 lines=30 refuses "no command" 2 'Usage: carvq COMMAND' "$carvq"
 refuses "unknown command" 2 'no command "frob"' "$carvq" frob
-refuses "unknown option" 2 'unknown option --frob' "$carvq" pack --frob a -o b
+refuses "unknown option" 2 '--frob is not an option here' "$carvq" pack --frob a -o b
+refuses "unknown letter in a cluster" 2 'carvq info: -x is not an option here' "$carvq" info -xj a
+refuses "carvq's option for another codec" 2 '--stages is of the carvq codec, not of f32' \
+        "$carvq" pack a -o b --codec f32 --stages 4
+refuses "force without a shape" 2 '--adaptor-force needs --adaptor' "$carvq" pack a -o b --adaptor-force
+refuses "a shape with a sign" 2 'bad value' "$carvq" pack a -o b --adaptor +5x5
 refuses "missing value" 2 '-o needs a value' "$carvq" pack a -o
 refuses "bad stages" 2 '--stages: bad value "17"' "$carvq" pack a -o b --stages 17
 refuses "bad adaptor" 2 '--adaptor: bad value "4x"' "$carvq" pack a -o b --adaptor 4x
@@ -227,7 +232,35 @@ echo hello >text.txt
 refuses "no model file" 3 'text.txt: ' pack text.txt -o x.carvq
 refuses "no such folder" 3 'absent/x.carvq: cannot create: No such file' pack small.npy -o absent/x.carvq
 mkdir folder.carvq
-refuses "output is a folder" 3 'folder.carvq: cannot create: Is a directory' pack small.npy -o folder.carvq
+refuses "output is a folder" 3 'folder.carvq: is a folder, expected a file' pack small.npy -o folder.carvq
+refuses "output in a folder without a name" 3 'locked-out/: cannot create|names a folder' \
+        pack small.npy -o locked-out/
+refuses "output is a device" 3 '/dev/null: exists and is not a regular file' pack small.npy -o /dev/null
+# What cannot be written is known before the work, and nothing overwrites what it reads.
+check "output is looked at first" test ! -s out
+cp small.npy same.npy
+refuses "packing a file onto itself" 3 'same.npy: is the source itself' pack same.npy -o ./same.npy
+check "leaves it as it was" cmp small.npy same.npy
+cp f32.carvq same.npy
+refuses "unpacking a file onto itself" 3 'same.npy: is the source itself' "$carvq" unpack same.npy -o same.npy
+check "leaves that, too" cmp f32.carvq same.npy
+refuses "verify a device" 3 '/dev/zero: is not a regular file' "$carvq" verify /dev/zero
+python3 "$make_npy" few.npy 20 100
+python3 "$make_npy" outlier.npy 500 64 outlier
+python3 "$make_npy" tiny.npy 200 64 tiny
+python3 "$make_npy" uneven.npy 2000 50 uneven
+refuses "a forced adaptor with too few rows" 3 'at least 64 rows' \
+        pack few.npy -o x.carvq --adaptor 3x9 --adaptor-force
+lines=9 check "an outlier turns the row scale on" "$carvq" pack outlier.npy -o outlier.carvq
+check "and is packed" grep -q ', row scale' out
+check "values too small for half" "$carvq" pack tiny.npy -o tiny.carvq --quiet
+check "are warned about" grep -q 'tiny.carvq: nothing of the source is left' err
+check "columns of very different size train all sub-vectors" pack uneven.npy -o uneven.carvq
+check "and come back" "$carvq" eval uneven.carvq uneven.npy --json
+check "well enough" json out 'o["rel_mse"] < 0.24'
+bash -c "exec '$carvq' unpack f32.carvq -o closed.npy <&- >&- 2>&-"
+"$carvq" unpack f32.carvq -o opened.npy --quiet
+check "closed standard descriptors stay out of the output" cmp closed.npy opened.npy
 lines=9 refuses "several tensors, nobody to ask" 3 'choose one with --tensor' \
         pack "$root/tests/data/good/v2.gguf" -o x.carvq
 check "they are listed" grep -Eq '^ +1  ' err

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a two-dimensional .npy (or .safetensors) of f32 with a fixed seed, with nothing but the
 standard library: make-npy.py OUT ROWS DIMS [KIND]. KIND: normal (default), low-rank, nan, huge,
-sparse (zeros, no disk space)."""
+sparse (zeros, no disk space), outlier (one row of millions), tiny (below half's range), uneven (columns
+whose number is no multiple of 7 are ten times larger)."""
 import json
 import os
 import random
@@ -37,6 +38,12 @@ with open(out, 'wb') as f:
             u = [rng.gauss(0, 1) for _ in range(2)]
             values = [2 * axes[0][d] + u[0] * axes[1][d] + u[1] * axes[2][d] + 0.2 * values[d]
                       for d in range(dims)]
+        if kind == 'outlier' and row == 3:
+            values = [3e6 * v for v in values]
+        if kind == 'tiny':
+            values = [1e-30 * v for v in values]
+        if kind == 'uneven':
+            values = [v * (10 if d % 7 else 1) for d, v in enumerate(values)]
         if kind == 'nan' and row == rows // 2:
             values[dims // 2] = float('nan')
         if kind == 'huge' and row == rows // 2:

@@ -23,10 +23,6 @@
 
 static const char *data_dir;
 
-static void source_freep(struct source **source) {
-        source_free(*source);
-}
-
 static bool has_suffix(const char *name, const char *suffix) {
         size_t n = strlen(name), n_suffix = strlen(suffix);
 

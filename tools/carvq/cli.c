@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int cli_fail(const char *subject, int r, const struct fault *fault) {
         const char *text = fault && *fault->text ? fault->text : strerror(-r);
@@ -28,6 +29,17 @@ int cli_usage(const char *command, const char *format, ...) {
         va_end(args);
         fprintf(stderr, "; see carvq %s --help\n", command);
         return CLI_USAGE;
+}
+
+int cli_bad_option(const char *command, int option, char **argv) {
+        const char *what = option == ':' ? "needs a value" : "is not an option here";
+        const char *word = argv[optind - 1];
+
+        /* In a cluster like -xq the word may be another one; long options have words of their own.
+         */
+        if (optopt && optopt < 128 && !(option == ':' && !strncmp(word, "--", 2)))
+                return cli_usage(command, "-%c %s", optopt, what);
+        return cli_usage(command, "%s %s", word, what);
 }
 
 int cli_finish(int status) {
@@ -59,8 +71,13 @@ int cli_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *ret_va
 int cli_map_table(const char *path, struct codec_file *ret_file, struct fault *ret_fault) {
         _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
+        struct stat st;
+
         if (fd < 0)
                 return fault_set(ret_fault, -errno, "%s: cannot open: %s", path, strerror(errno));
+        /* Not a matter of damage, which -EBADMSG would say. */
+        if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+                return fault_set(ret_fault, -EINVAL, "%s: is not a regular file", path);
         return codec_file_map(fd, ret_file, ret_fault);
 }
 

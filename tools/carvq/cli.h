@@ -25,6 +25,9 @@ int cli_fail(const char *subject, int r, const struct fault *fault);
 /* "carvq COMMAND: ..., see carvq COMMAND --help". CLI_USAGE. */
 int cli_usage(const char *command, const char *format, ...) _printf_(2, 3);
 
+/* What getopt_long() returned '?' or ':' for, in the words of cli_usage(). */
+int cli_bad_option(const char *command, int option, char **argv);
+
 /* CLI_OK, or CLI_FAILURE when stdout cannot take the text: a full disk must not look like success.
  */
 int cli_print_help(const char *text);

@@ -205,10 +205,8 @@ int cmd_eval(int argc, char **argv) {
                         break;
                 case 'h':
                         return cli_print_help(help);
-                case ':':
-                        return cli_usage("eval", "%s needs a value", argv[optind - 1]);
                 default:
-                        return cli_usage("eval", "unknown option %s", argv[optind - 1]);
+                        return cli_bad_option("eval", option, argv);
                 }
         if (optind + 2 != argc)
                 return cli_usage("eval", "expected FILE and SRC");

@@ -103,7 +103,7 @@ int cmd_info(int argc, char **argv) {
                 if (option == 'h')
                         return cli_print_help(help);
                 if (option != 'j')
-                        return cli_usage("info", "unknown option %s", argv[optind - 1]);
+                        return cli_bad_option("info", option, argv);
                 json = true;
         }
         if (optind + 1 != argc)

@@ -18,8 +18,9 @@ static const char help[] =
         "      --tensor NAME       the tensor; default: the one whose name models use for\n"
         "                          embeddings\n"
         "      --codec CODEC       carvq (default), f32, f16, bf16, int8, int4\n"
-        "      --threads N         default: all CPUs; the result does not depend on it\n"
-        "      --seed S            default 1; same input, options and seed: same bytes\n"
+        "      --threads N         1 to 256, default: all CPUs; the result does not depend on it\n"
+        "      --seed S            default 1; same input, options and seed: same bytes (with an\n"
+        "                          adaptor: on CPUs for which OpenBLAS has the same kernels)\n"
         "      --quiet             errors only\n"
         "      --help\n"
         "\n"
@@ -33,7 +34,7 @@ static const char help[] =
         "      --adaptor SHAPE     MxH1[xH2], latent and hidden dimensions; none; or auto\n"
         "                          (default): a shape that takes about 0.1 bits. An adaptor is\n"
         "                          kept only if it lowers the error at equal bytes\n"
-        "      --adaptor-force     keeps it anyway\n"
+        "      --adaptor-force     keeps a given shape anyway\n"
         "The defaults land near 1.6 bits a parameter for 1024 dimensions and more.\n"
         "\n"
         "Exit status: 0 done; 2 wrong usage; 3 failure.\n";
@@ -43,6 +44,7 @@ struct options {
         struct plan_request request;
         bool quiet;
         uint64_t group_rows, group_cols;
+        const char *carvq_option; /* one that only the carvq codec has; NULL: none was given */
 };
 
 /* ---- Options ---- */
@@ -83,6 +85,8 @@ static int parse_adaptor(const char *text, struct plan_request *request) {
                 request->adaptor = *text == 'n' ? PLAN_OFF : PLAN_AUTO;
                 return 0;
         }
+        if (*text < '0' || *text > '9') /* sscanf takes blanks and signs */
+                return -EINVAL;
         n = sscanf(text, "%5" SCNu32 "x%5" SCNu32 "x%5" SCNu32 "%c", &s->latent_dims,
                    &s->hidden_dims[0], &s->hidden_dims[1], &rest);
         request->adaptor = PLAN_ON;
@@ -198,10 +202,10 @@ static int parse_options(struct options *o, int argc, char **argv, bool *ret_hel
                         *ret_help = true;
                         return cli_print_help(help);
                 }
-                if (option == ':')
-                        return cli_usage("pack", "%s needs a value", argv[optind - 1]);
-                if (option == '?')
-                        return cli_usage("pack", "unknown option %s", argv[optind - 1]);
+                if (option == ':' || option == '?')
+                        return cli_bad_option("pack", option, argv);
+                if (option >= OPTION_STAGES && option <= OPTION_ADAPTOR_FORCE)
+                        o->carvq_option = long_options[index].name;
                 if (parse_value(o, option, optarg) < 0)
                         return cli_usage("pack", "%s%s: bad value \"%s\"",
                                          option == 'o' ? "-" : "--",
@@ -209,6 +213,11 @@ static int parse_options(struct options *o, int argc, char **argv, bool *ret_hel
         }
         if (optind + 1 != argc || !o->out_path)
                 return cli_usage("pack", "expected one SRC and -o OUT.carvq");
+        if (o->carvq_option && o->request.header.codec != TABLE_CODEC_CARVQ)
+                return cli_usage("pack", "--%s is of the carvq codec, not of %s", o->carvq_option,
+                                 table_codec_name(o->request.header.codec));
+        if (o->request.adaptor_force && o->request.adaptor != PLAN_ON)
+                return cli_usage("pack", "--adaptor-force needs --adaptor MxH1[xH2]");
         o->source_path = argv[optind];
         return CLI_OK;
 }
@@ -306,10 +315,6 @@ static void report(const struct options *o, const struct pack_result *result, do
                (double)usage.ru_maxrss / 1024);
 }
 
-static void source_freep(struct source **source) {
-        source_free(*source);
-}
-
 int cmd_pack(int argc, char **argv) {
         struct options o = {
                 .request = {
@@ -345,5 +350,11 @@ int cmd_pack(int argc, char **argv) {
                                                                              : o.source_path,
                                 r, &fault);
         report(&o, &result, clock_seconds() - started_s);
+        if (closeness_rel_mse(&result.closeness) >= 1)
+                fprintf(stderr,
+                        "carvq: %s: nothing of the source is left in it (relative squared error "
+                        "%.3g): its "
+                        "values are too small for this codec, use --codec bf16 or f32\n",
+                        o.out_path, closeness_rel_mse(&result.closeness));
         return cli_finish(CLI_OK);
 }

@@ -145,6 +145,7 @@ static int unpack(const struct options *o, const struct codec_file *file, struct
                   struct fault *ret_fault) {
         _cleanup_(writer_deinit) struct writer writer = WRITER_INIT;
         char header[HEADER_BYTES_MAX];
+        struct stat st;
         uint64_t offset;
         int r;
 
@@ -153,6 +154,8 @@ static int unpack(const struct options *o, const struct codec_file *file, struct
         if (offset == 0)
                 return fault_set(ret_fault, -EINVAL, "the tensor's name is too long");
         r = writer_open(&writer, o->out_path, ret_fault);
+        if (r >= 0 && stat(o->file_path, &st) == 0)
+                r = writer_check_source(&writer, &st, ret_fault);
         if (r >= 0)
                 r = writer_write(&writer, 0, header, offset, ret_fault);
         if (r >= 0)
@@ -220,10 +223,8 @@ int cmd_unpack(int argc, char **argv) {
                         break;
                 case 'h':
                         return cli_print_help(help);
-                case ':':
-                        return cli_usage("unpack", "%s needs a value", argv[optind - 1]);
                 default:
-                        return cli_usage("unpack", "unknown option %s", argv[optind - 1]);
+                        return cli_bad_option("unpack", option, argv);
                 }
         if (optind + 1 != argc || !o.out_path)
                 return cli_usage("unpack", "expected one FILE and -o OUT");

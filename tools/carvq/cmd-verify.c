@@ -45,7 +45,7 @@ int cmd_verify(int argc, char **argv) {
                 if (option == 'h')
                         return cli_print_help(help);
                 if (option != 'q')
-                        return cli_usage("verify", "unknown option %s", argv[optind - 1]);
+                        return cli_bad_option("verify", option, argv);
                 findings.quiet = true;
         }
         if (optind + 1 != argc)

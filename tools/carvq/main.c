@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* carvq: packs embedding tables and looks after packed ones. Chooses the subcommand. */
 #include <cblas.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +35,9 @@ static const struct {
 };
 
 int main(int argc, char **argv) {
+        claim_standard_descriptors();
+        /* A file size limit is an error like a full disk. */
+        signal(SIGXFSZ, SIG_IGN);
         /* Threads are ours: results must not depend on how a library splits its work. */
         openblas_set_num_threads(1);
 

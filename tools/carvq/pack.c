@@ -7,6 +7,7 @@
 #include "pack.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <string.h>
 
 #include "lib/codec/half.h"
@@ -14,6 +15,7 @@
 #include "rng.h"
 #include "writer.h"
 
+#define HALF_SAFE_MAX      8192.0f /* an eighth of half's range */
 #define SAMPLE_BYTES       (128u << 20)
 #define GROUP_SAMPLE_BYTES (32u << 20)
 /* A quarter of the table's sub-vectors, within these: training takes no longer than encoding. */
@@ -190,8 +192,17 @@ static int encode_row_groups(struct packing *p, struct fault *ret_fault) {
         return r;
 }
 
-static int pack_carvq(struct packing *p, const char *out_path, struct fault *ret_fault) {
+/* Without a row scale centroids are as large as the values, and the sum of a few may be larger. */
+static bool fits_half(const struct sample *sample, uint32_t n_dims) {
+        for (size_t i = 0; i < sample->n_rows * n_dims; i++)
+                if (fabsf(sample->rows[i]) > HALF_SAFE_MAX)
+                        return false;
+        return true;
+}
+
+static int pack_carvq(struct packing *p, struct fault *ret_fault) {
         _cleanup_(sample_deinit) struct sample sample = { 0 };
+        struct plan_request request = *p->request;
         const struct table_header *h = &p->plan.header;
         int r;
 
@@ -203,7 +214,9 @@ static int pack_carvq(struct packing *p, const char *out_path, struct fault *ret
                 return r;
         p->progress->n_total = sample.n_rows;
         progress_end(p->progress);
-        r = plan_make(p->request, &sample, p->progress, &p->plan, ret_fault);
+        if (request.row_scale == PLAN_AUTO && !fits_half(&sample, request.header.n_dims))
+                request.row_scale = PLAN_ON;
+        r = plan_make(&request, &sample, p->progress, &p->plan, ret_fault);
         if (r >= 0)
                 r = quantizer_init(&p->quantizer, h, plan_solver(&p->plan), ret_fault);
         if (r < 0)
@@ -211,7 +224,7 @@ static int pack_carvq(struct packing *p, const char *out_path, struct fault *ret
         p->layout = p->quantizer.layout;
         r = init_blocks(p);
         if (r >= 0)
-                r = table_writer_open(&p->writer, out_path, h, ret_fault);
+                r = table_writer_begin(&p->writer, h, ret_fault);
         if (r >= 0 && h->latent_dims)
                 r = append_adaptor(p, ret_fault);
         if (r < 0)
@@ -229,7 +242,7 @@ static int pack_carvq(struct packing *p, const char *out_path, struct fault *ret
         return encode_rows(p, 0, h->n_rows, ret_fault);
 }
 
-static int pack_scalar(struct packing *p, const char *out_path, struct fault *ret_fault) {
+static int pack_scalar(struct packing *p, struct fault *ret_fault) {
         int r;
 
         p->plan.header = p->request->header;
@@ -237,7 +250,7 @@ static int pack_scalar(struct packing *p, const char *out_path, struct fault *re
         if (r >= 0)
                 r = init_blocks(p);
         if (r >= 0)
-                r = table_writer_open(&p->writer, out_path, &p->plan.header, ret_fault);
+                r = table_writer_begin(&p->writer, &p->plan.header, ret_fault);
         if (r < 0)
                 return r;
         progress_begin(p->progress, "encode", "rows", p->plan.header.n_rows);
@@ -263,6 +276,16 @@ static char *make_meta(const struct packing *p) {
         return text;
 }
 
+/* OUT replaces a file of its name, which must not be one that is being read. */
+static int check_sources(const struct packing *p, struct fault *ret_fault) {
+        struct stat st;
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && source_stat(p->source, i, &st) >= 0; i++)
+                r = writer_check_source(&p->writer.file, &st, ret_fault);
+        return r;
+}
+
 int pack_table(struct source *source, const char *out_path, const struct plan_request *request,
                struct progress *progress, struct pack_result *ret_result, struct fault *ret_fault) {
         _cleanup_(packing_deinit) struct packing p = {
@@ -275,8 +298,13 @@ int pack_table(struct source *source, const char *out_path, const struct plan_re
         int r;
 
         closeness_init(&p.closeness);
-        r = request->header.codec == TABLE_CODEC_CARVQ ? pack_carvq(&p, out_path, ret_fault)
-                                                       : pack_scalar(&p, out_path, ret_fault);
+        r = writer_open(&p.writer.file, out_path, ret_fault);
+        if (r >= 0)
+                r = check_sources(&p, ret_fault);
+        if (r < 0)
+                return r;
+        r = request->header.codec == TABLE_CODEC_CARVQ ? pack_carvq(&p, ret_fault)
+                                                       : pack_scalar(&p, ret_fault);
         if (r < 0)
                 return r;
         progress_end(progress);

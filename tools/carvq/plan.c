@@ -264,14 +264,19 @@ static int check_size(const struct table_header *header, const struct adaptor_sh
 }
 
 /* Too few rows to hold any out: what usually wins for such a width. */
-static void decide_blindly(const struct plan_request *request, struct plan *plan) {
+static int decide_blindly(const struct plan_request *request, struct plan *plan,
+                          struct fault *ret_fault) {
         plan->header = with_row_scale(request->header,
                                       request->row_scale == PLAN_ON ||
                                               (request->row_scale == PLAN_AUTO &&
                                                request->header.n_dims >= ADAPTOR_DIMS_MIN));
+        if (request->adaptor == PLAN_ON && request->adaptor_force)
+                return fault_set(ret_fault, -EINVAL,
+                                 "an adaptor needs at least %u rows to be trained on", ROWS_MIN);
         if (request->adaptor == PLAN_ON)
                 snprintf(plan->note, sizeof(plan->note),
                          "none: at least %u rows are needed to train one", ROWS_MIN);
+        return 0;
 }
 
 /* With and without a row scale, for the slope, and again with an adaptor. */
@@ -295,10 +300,8 @@ int plan_make(const struct plan_request *request, const struct sample *sample,
         r = wanted ? check_size(&request->header, &shape, ret_fault) : 0;
         if (r < 0)
                 return r;
-        if (sample->n_rows < ROWS_MIN) {
-                decide_blindly(request, ret_plan);
-                return 0;
-        }
+        if (sample->n_rows < ROWS_MIN)
+                return decide_blindly(request, ret_plan, ret_fault);
         if (!wanted && request->row_scale != PLAN_AUTO) {
                 ret_plan->header = with_row_scale(request->header, request->row_scale == PLAN_ON);
                 return 0;

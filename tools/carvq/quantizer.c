@@ -129,22 +129,37 @@ static float choose_unit(const struct quantizer *q, const float *residuals, size
         return (float)exp2(MIN(MAX(rint(log2(rms)), -10.), 11.));
 }
 
+/* Of a group's last slot, where there is one: what stands in for it in sub-vectors that lack it. */
+static float mean_of_slot(const struct quantizer *q, const float *values, size_t n_rows,
+                          uint32_t slot, uint32_t first) {
+        size_t at = (size_t)slot * q->layout.n_subvectors + first, n = q->header.n_dims - at;
+        double sum = 0;
+
+        for (size_t i = 0; i < n_rows; i++)
+                for (size_t c = 0; c < n; c++)
+                        sum += values[i * q->header.n_dims + at + c];
+        return (float)(sum / ((double)n_rows * (double)n));
+}
+
 /* Sub-vectors of columns [first, end) spread evenly over the rows, with their slots in order. */
 static int gather(const struct quantizer *q, const float *values, size_t n_rows, uint32_t first,
                   uint32_t end, size_t n_max, struct rvq_samples *ret_samples) {
         uint32_t slots = n_slots(q, first), n_subvectors = q->layout.n_subvectors;
         uint64_t n_all = (uint64_t)n_rows * (end - first), n = MIN(n_all, n_max);
-        float *samples = malloc(n * slots * sizeof(float));
+        float *samples = malloc(n * slots * sizeof(float)), stand_in = 0;
 
         if (!samples)
                 return -ENOMEM;
+        if (n_slots(q, end - 1) < slots)
+                stand_in = mean_of_slot(q, values, n_rows, slots - 1, first);
         for (uint64_t i = 0; i < n; i++) {
                 uint64_t at = (uint64_t)((double)i * ((double)n_all / (double)n));
                 const float *row = values + at / (end - first) * q->header.n_dims;
                 uint32_t j = first + (uint32_t)(at % (end - first));
 
                 for (uint32_t d = 0; d < slots; d++)
-                        samples[i * slots + d] = row[(size_t)d * n_subvectors + j];
+                        samples[i * slots + d] =
+                                d < n_slots(q, j) ? row[(size_t)d * n_subvectors + j] : stand_in;
         }
         *ret_samples = (struct rvq_samples){ samples, n, slots };
         return 0;
@@ -188,18 +203,20 @@ static int train_group(struct quantizer *q, uint32_t group, const float *values,
                        const struct rvq_effort *effort, size_t n_max, uint64_t seed,
                        unsigned n_threads, struct fault *ret_fault) {
         uint32_t first = group * q->header.group_cols, slots = n_slots(q, first);
-        uint32_t end = MIN(first + q->header.group_cols, q->layout.n_subvectors);
+        uint32_t end = MIN(first + q->header.group_cols, q->layout.n_subvectors), whole = end;
         size_t n = rvq_codebook_floats(&q->shape);
         _cleanup_(freep) float *trained = malloc(n * sizeof(float));
         struct rvq_samples samples;
         bool mixed;
         int r;
 
-        /* The last sub-vectors may lack a slot; they are coded with these codebooks all the same.
-         */
-        mixed = n_slots(q, end - 1) < slots;
-        while (n_slots(q, end - 1) < slots)
-                end--;
+        /* The last sub-vectors may lack a slot. They are coded with these codebooks all the same,
+         * but trained on only where there are too few whole ones to learn from. */
+        while (n_slots(q, whole - 1) < slots)
+                whole--;
+        mixed = whole < end;
+        if (2 * (whole - first) > end - first)
+                end = whole;
         r = trained ? gather(q, values, n_rows, first, end, n_max, &samples) : -ENOMEM;
         if (r < 0)
                 return r;

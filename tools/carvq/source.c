@@ -176,10 +176,6 @@ static int partition(struct source *source) {
         return 0;
 }
 
-static void source_freep(struct source **source) {
-        source_free(*source);
-}
-
 int source_open(const char *path, struct source **ret_source, struct fault *ret_fault) {
         _cleanup_(source_freep) struct source *source = calloc(1, sizeof(*source));
         int r;
@@ -217,6 +213,12 @@ void source_free(struct source *source) {
 
 const char *source_format(const struct source *source) {
         return source->format->name;
+}
+
+int source_stat(const struct source *source, size_t index, struct stat *ret_stat) {
+        if (index >= source->n_files)
+                return -ENOENT;
+        return fstat(source->files[index].fd, ret_stat) < 0 ? -errno : 0;
 }
 
 size_t source_n_tensors(const struct source *source) {

@@ -26,9 +26,16 @@ struct source_tensor {
  */
 int source_open(const char *path, struct source **ret_source, struct fault *ret_fault);
 void source_free(struct source *source);
+static inline void source_freep(struct source **source) {
+        source_free(*source);
+}
 
 /* "safetensors", "gguf", "npy" or "carvq". */
 const char *source_format(const struct source *source);
+
+/* fstat() of the model's files, from 0 on; -ENOENT past the last. */
+struct stat;
+int source_stat(const struct source *source, size_t index, struct stat *ret_stat);
 
 /* The 2-D tensors of a dtype that can be read, in file order. */
 size_t source_n_tensors(const struct source *source);

@@ -15,7 +15,7 @@
 
 #include <xxhash.h>
 
-static const int fatal_signals[] = { SIGINT, SIGTERM, SIGHUP };
+static const int fatal_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE };
 
 static const char *volatile doomed_name;
 static volatile int doomed_dir_fd = -1;
@@ -85,27 +85,57 @@ static int open_temporary(struct writer *w) {
         return -errno;
 }
 
+/* What OUT names now: nothing, or a file that may be replaced. Renaming over a device node or a
+ * pipe would replace it, too, which is never what was meant. */
+static int check_target(struct writer *w, struct fault *ret_fault) {
+        struct stat st;
+
+        if (!*w->name)
+                return fault_set(ret_fault, -EISDIR, "%s: names a folder, expected a file",
+                                 w->path);
+        if (fstatat(w->dir_fd, w->name, &st, 0) < 0)
+                return errno == ENOENT ? 0 : writer_fault(w, errno, "create", ret_fault);
+        if (S_ISDIR(st.st_mode))
+                return fault_set(ret_fault, -EISDIR, "%s: is a folder, expected a file", w->path);
+        if (!S_ISREG(st.st_mode))
+                return fault_set(ret_fault, -EEXIST, "%s: exists and is not a regular file",
+                                 w->path);
+        w->replaces = true;
+        w->replaced_dev = st.st_dev;
+        w->replaced_ino = st.st_ino;
+        return 0;
+}
+
 int writer_open(struct writer *writer, const char *path, struct fault *ret_fault) {
         struct writer w = WRITER_INIT;
-        struct stat st;
         int r;
 
         w.path = strdup(path);
         if (!w.path)
                 return -ENOMEM;
         r = open_folder(&w);
-        /* Renaming over a device node or a pipe would replace it: never what was meant. */
-        if (r >= 0 && fstatat(w.dir_fd, w.name, &st, 0) == 0 && !S_ISREG(st.st_mode))
-                r = S_ISDIR(st.st_mode) ? -EISDIR : -EEXIST;
-        if (r >= 0)
-                r = open_temporary(&w);
-        if (r < 0) {
+        if (r < 0)
                 writer_fault(&w, -r, "create", ret_fault);
+        else
+                r = check_target(&w, ret_fault);
+        if (r >= 0) {
+                r = open_temporary(&w);
+                if (r < 0)
+                        writer_fault(&w, -r, "create", ret_fault);
+        }
+        if (r < 0) {
                 writer_deinit(&w);
                 return r;
         }
         *writer = w;
         return 0;
+}
+
+int writer_check_source(const struct writer *w, const struct stat *source,
+                        struct fault *ret_fault) {
+        if (!w->replaces || w->replaced_dev != source->st_dev || w->replaced_ino != source->st_ino)
+                return 0;
+        return fault_set(ret_fault, -EEXIST, "%s: is the source itself", w->path);
 }
 
 int writer_write(struct writer *writer, uint64_t offset, const void *bytes, size_t n_bytes,
@@ -154,29 +184,20 @@ void writer_deinit(struct writer *w) {
 
 /* ---- A .carvq file ---- */
 
-int table_writer_open(struct table_writer *writer, const char *path,
-                      const struct table_header *header, struct fault *ret_fault) {
-        struct table_writer w = { .file = WRITER_INIT, .header = *header };
+int table_writer_begin(struct table_writer *w, const struct table_header *header,
+                       struct fault *ret_fault) {
         int r;
 
+        w->header = *header;
         /* The length of meta is not known yet; that it exists decides where the others start. */
-        r = table_plan(&w.header, 1, w.chunks, ret_fault);
-        if (r < 0)
-                return r;
-        r = writer_open(&w.file, path, ret_fault);
-        for (uint32_t i = 0; r >= 0 && i < w.header.n_chunks; i++) {
-                w.states[i] = XXH3_createState();
-                if (!w.states[i])
-                        r = -ENOMEM;
-                else
-                        XXH3_64bits_reset(w.states[i]);
+        r = table_plan(&w->header, 1, w->chunks, ret_fault);
+        for (uint32_t i = 0; r >= 0 && i < w->header.n_chunks; i++) {
+                w->states[i] = XXH3_createState();
+                if (!w->states[i])
+                        return -ENOMEM;
+                XXH3_64bits_reset(w->states[i]);
         }
-        if (r < 0) {
-                table_writer_deinit(&w);
-                return r;
-        }
-        *writer = w;
-        return 0;
+        return r;
 }
 
 static uint32_t find_chunk(const struct table_writer *w, uint32_t id) {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Files that appear whole or not at all: written under a temporary name beside the target, synced,
- * renamed. The temporary file is removed on failure and on SIGINT, SIGTERM and SIGHUP. One at a
- * time in a process; main thread.
+ * renamed. The temporary file is removed on failure and on signals that end a process politely. One
+ * at a time in a process; main thread.
  */
 #pragma once
 
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "proto/table.h"
 
@@ -16,12 +17,19 @@ struct writer {
         char *path;      /* as the user named it, for messages */
         char *name;      /* its last part */
         char *temp_name; /* beside it; NULL once renamed or removed */
+        bool replaces;   /* a file of that name, this one: */
+        dev_t replaced_dev;
+        ino_t replaced_ino;
 };
 
 #define WRITER_INIT                                                                                \
         { .fd = -1, .dir_fd = -1 }
 
+/* Before the work, so that what cannot be written is known at once. */
 int writer_open(struct writer *writer, const char *path, struct fault *ret_fault);
+/* -EEXIST if the finished file would replace this one, which is being read. */
+int writer_check_source(const struct writer *writer, const struct stat *source,
+                        struct fault *ret_fault);
 int writer_write(struct writer *writer, uint64_t offset, const void *bytes, size_t n_bytes,
                  struct fault *ret_fault);
 /* Sync, rename, sync the folder. */
@@ -41,9 +49,9 @@ struct table_writer {
         struct XXH3_state_s *states[TABLE_CHUNKS_MAX];
 };
 
-/* `header` holds the parameters only. A meta chunk will follow. */
-int table_writer_open(struct table_writer *writer, const char *path,
-                      const struct table_header *header, struct fault *ret_fault);
+/* `file` is open. `header` holds the parameters only; a meta chunk will follow. */
+int table_writer_begin(struct table_writer *writer, const struct table_header *header,
+                       struct fault *ret_fault);
 /* Chunks grow independently, each in order. */
 int table_writer_append(struct table_writer *writer, uint32_t chunk_id, const void *bytes,
                         size_t n_bytes, struct fault *ret_fault);

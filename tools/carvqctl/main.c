@@ -166,6 +166,7 @@ int main(int argc, char **argv) {
         struct carvqctl ctl = { 0 };
         int option, r;
 
+        claim_standard_descriptors();
         while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0)
                 switch (option) {
                 case 'j':
