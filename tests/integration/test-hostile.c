@@ -382,6 +382,33 @@ static void test_descriptors(void **state) {
         expect_good_client_served();
 }
 
+/* A closed handle names nothing, also when its slot has been taken again. */
+static void test_closed_handle(void **state) {
+        struct wire_close_table close_table = { .header = { WIRE_CLOSE_TABLE,
+                                                            sizeof(close_table) } };
+        struct ring_submission s;
+        struct wire_table info;
+        struct raw_client c;
+        uint64_t first, second;
+
+        (void)state;
+        raw_handshake(&c, h.socket_path);
+        first = raw_open_table(&c, "t", &info);
+        close_table.table = first;
+        raw_send(&c, &close_table, sizeof(close_table), NULL, 0);
+        second = raw_open_table(&c, "t", &info); /* answered after the close */
+        assert_int_equal(info.status, WIRE_OK);
+        assert_int_not_equal(first, second);
+        s = submission(first);
+        raw_submit(&c, &s);
+        assert_int_equal(raw_complete(&c).status, RING_STATUS_NO_TABLE);
+        s = submission(second);
+        raw_submit(&c, &s);
+        assert_int_equal(raw_complete(&c).status, RING_STATUS_OK);
+        raw_send(&c, &close_table, sizeof(close_table), NULL, 0);
+        expect_refusal(&c, WIRE_PROTOCOL, "names no open table");
+}
+
 /* Two huge rows whose stride alone would leave the arena, and a product that would wrap. */
 static void test_strides_that_overflow(void **state) {
         static const uint64_t strides[] = { 16000, UINT64_C(1) << 62, UINT64_MAX - 3 };
@@ -540,6 +567,7 @@ int main(void) {
                 cmocka_unit_test(test_ring_memory),
                 cmocka_unit_test(test_impossible_indices),
                 cmocka_unit_test(test_descriptors),
+                cmocka_unit_test(test_closed_handle),
                 cmocka_unit_test(test_strides_that_overflow),
                 cmocka_unit_test(test_full_completion_ring),
                 cmocka_unit_test(test_meddling_with_shared_objects),
