@@ -100,7 +100,7 @@ static void test_joint_step_never_raises_error(void **state) {
 
 static void test_training_reaches_known_error(void **state) {
         const struct rvq_shape shape = { 3, 4, 8 };
-        const struct rvq_effort effort = { 8, 15 };
+        const struct rvq_effort effort = { .lloyd_passes = 8, .joint_passes = 15 };
         const struct rvq_samples train = { random_values(32768 * 8, 4), 32768, 8 };
         const struct rvq_samples test = { random_values(4096 * 8, 5), 4096, 8 };
         float *codebooks = malloc(rvq_codebook_floats(&shape) * sizeof(float));
@@ -117,7 +117,7 @@ static void test_training_reaches_known_error(void **state) {
 /* Fewer samples than centroids, and all of them equal. */
 static void test_training_on_next_to_nothing(void **state) {
         const struct rvq_shape shape = { 3, 4, 8 };
-        const struct rvq_effort effort = { 4, 4 };
+        const struct rvq_effort effort = { .lloyd_passes = 4, .joint_passes = 4 };
         static const float equal[5 * 8] = { 0 };
         const struct rvq_samples zeros = { equal, 5, 8 };
         const struct rvq_samples one = { random_values(8, 6), 1, 8 };
@@ -224,7 +224,7 @@ static void check_records(uint32_t n_dims, struct rvq_shape shape, uint32_t grou
                 .group_rows = N_ROWS,
                 .row_scale = row_scale,
         };
-        const struct rvq_effort effort = { 3, 3 };
+        const struct rvq_effort effort = { .lloyd_passes = 3, .joint_passes = 3 };
         float *rows = random_values((size_t)N_ROWS * n_dims, 9 + n_dims), *decoded, *scratch;
         struct codec_table table = { 0 };
         struct closeness claimed, seen;
@@ -284,7 +284,7 @@ static void test_half_overflow_is_named(void **state) {
                                   .subvector_dims = 8,
                                   .group_cols = 1,
                                   .group_rows = 40 };
-        const struct rvq_effort effort = { 3, 3 };
+        const struct rvq_effort effort = { .lloyd_passes = 3, .joint_passes = 3 };
         float *rows = random_values(40 * 8, 10);
         struct fault fault = { 0 };
         struct closeness closeness;

@@ -24,7 +24,8 @@
 #define BLOCK_BYTES       (512u << 10)
 #define BLOCKS_PER_THREAD 4u
 
-static const struct rvq_effort effort = { .lloyd_passes = 10, .joint_passes = 20 };
+#define LLOYD_PASSES      10u
+#define JOINT_PASSES      20u
 
 struct block {
         float *rows;
@@ -44,6 +45,7 @@ struct packing {
         size_t n_blocks, n_block_rows;
         uint64_t wave_first, wave_end; /* rows being encoded */
         struct closeness closeness;
+        uint64_t n_passes; /* of training */
 };
 
 static void packing_deinit(struct packing *p) {
@@ -158,11 +160,24 @@ static int append_adaptor(struct packing *p, struct fault *ret_fault) {
                                    a->n_parameters * sizeof(uint16_t), ret_fault);
 }
 
+/* Where there is a training phase of its own: its share of passes, told in rows like everything
+ * else. */
+static void passed(void *userdata, uint32_t n_passes) {
+        struct packing *p = userdata;
+        uint64_t n_total = (uint64_t)p->layout.n_col_groups *
+                           (p->plan.header.n_stages * LLOYD_PASSES + JOINT_PASSES);
+
+        p->n_passes += n_passes;
+        if (p->layout.n_row_groups == 1)
+                progress_update(p->progress, p->progress->n_total * p->n_passes / n_total);
+}
+
 static int train_row_group(struct packing *p, const struct sample *sample, uint64_t group,
                            struct fault *ret_fault) {
         uint64_t seed = rng_mix(p->request->seed + PLAN_STREAM_CODEBOOKS) + (group << 32);
         uint64_t n_all = p->plan.header.group_rows * p->layout.n_subvectors;
         size_t n_train = (size_t)MIN(MAX(n_all / 4, TRAIN_MIN), TRAIN_MAX);
+        struct rvq_effort effort = { LLOYD_PASSES, JOINT_PASSES, passed, p };
         int r = quantizer_train(&p->quantizer, sample->rows, sample->n_rows, &effort, n_train, seed,
                                 p->request->n_threads, ret_fault);
         if (r < 0)

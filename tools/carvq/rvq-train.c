@@ -231,8 +231,14 @@ int rvq_pass(const struct rvq_shape *shape, const struct rvq_samples *samples, u
 
 /* ---- Training ---- */
 
+static void tell(const struct rvq_effort *effort, uint32_t n_passes) {
+        if (effort->passed && n_passes)
+                effort->passed(effort->userdata, n_passes);
+}
+
 static int run_passes(const struct rvq_shape *shape, const struct rvq_samples *samples,
-                      uint32_t n_passes, unsigned n_threads, float *codebooks, uint8_t *codes) {
+                      const struct rvq_effort *effort, uint32_t n_passes, unsigned n_threads,
+                      float *codebooks, uint8_t *codes) {
         double error, last = DBL_MAX;
 
         for (uint32_t i = 0; i < n_passes; i++) {
@@ -240,8 +246,11 @@ static int run_passes(const struct rvq_shape *shape, const struct rvq_samples *s
 
                 if (r < 0)
                         return r;
-                if (error >= last * (1 - GAIN_MIN))
+                tell(effort, 1);
+                if (error >= last * (1 - GAIN_MIN)) {
+                        tell(effort, n_passes - i - 1);
                         break;
+                }
                 last = error;
         }
         return 0;
@@ -249,8 +258,8 @@ static int run_passes(const struct rvq_shape *shape, const struct rvq_samples *s
 
 /* Seeds and refines each stage on what the ones before leave of `residuals`, which it lowers. */
 static int train_greedy(const struct rvq_shape *shape, const struct rvq_samples *samples,
-                        float *residuals, uint32_t n_passes, uint64_t seed, unsigned n_threads,
-                        uint8_t *codes, float *codebooks) {
+                        float *residuals, const struct rvq_effort *effort, uint64_t seed,
+                        unsigned n_threads, uint8_t *codes, float *codebooks) {
         struct rvq_shape stage = { 1, shape->codebook_bits, shape->subvector_dims };
         struct rvq_samples left = { residuals, samples->n, samples->n_slots };
 
@@ -260,7 +269,8 @@ static int train_greedy(const struct rvq_shape *shape, const struct rvq_samples 
                 int r = rvq_seed(&stage, &left, rng_mix(seed + l), codebook);
 
                 if (r >= 0)
-                        r = run_passes(&stage, &left, n_passes, n_threads, codebook, codes);
+                        r = run_passes(&stage, &left, effort, effort->lloyd_passes, n_threads,
+                                       codebook, codes);
                 if (r < 0)
                         return r;
                 for (size_t i = 0; i < left.n; i++) {
@@ -283,9 +293,9 @@ int rvq_train(const struct rvq_shape *shape, const struct rvq_samples *samples,
         if (!residuals || !codes)
                 return -ENOMEM;
         memcpy(residuals, samples->values, residual_bytes);
-        r = train_greedy(shape, samples, residuals, effort->lloyd_passes, seed, n_threads, codes,
-                         ret_codebooks);
+        r = train_greedy(shape, samples, residuals, effort, seed, n_threads, codes, ret_codebooks);
         if (r < 0)
                 return r;
-        return run_passes(shape, samples, effort->joint_passes, n_threads, ret_codebooks, codes);
+        return run_passes(shape, samples, effort, effort->joint_passes, n_threads, ret_codebooks,
+                          codes);
 }

@@ -82,6 +82,9 @@ struct rvq_samples {
 struct rvq_effort {
         uint32_t lloyd_passes; /* at most, for each stage */
         uint32_t joint_passes; /* at most, over all stages */
+        /* May be NULL: called after each pass, and for those that were not needed. */
+        void (*passed)(void *userdata, uint32_t n_passes);
+        void *userdata;
 };
 
 /* Seeds 2^k centroids of one stage by k-means++; `ret_codebook` is [h][2^k]. */
