@@ -39,7 +39,7 @@ serve() { # NAME
     --log-level warning 2>"$work/log" &
   daemon=$!
   local tries=0
-  until "$CARVQCTL" version >/dev/null 2>&1; do
+  until "$CARVQCTL" status >/dev/null 2>&1; do
     kill -0 "$daemon" 2>/dev/null && [ $((tries += 1)) -lt 600 ] || { sed 's/^/# /' "$work/log"; return 1; }
     sleep 0.05
   done
