@@ -100,7 +100,7 @@ json_t *control_report_table(const struct store_table *table, const struct smaps
         uint64_t n_values = h->n_rows * h->n_dims; /* at most 2^40 x 2^16 */
         const struct varlink_field size[] = {
                 { "file_bytes", number(h->file_bytes) },
-                { "bits_per_parameter", json_real((double)h->file_bytes * 8 / (double)n_values) },
+                { "bits_per_parameter", json_real(table_bits_per_param(h)) },
         };
         const struct varlink_field full[] = {
                 { "f32_bytes", number(n_values * sizeof(float)) },

@@ -34,6 +34,10 @@ int table_codec_parse(const char *name, uint32_t *ret_codec) {
         return -EINVAL;
 }
 
+double table_bits_per_param(const struct table_header *h) {
+        return (double)h->file_bytes * 8 / ((double)h->n_rows * (double)h->n_dims);
+}
+
 const char *table_chunk_name(uint32_t id) {
         switch (id) {
         case TABLE_CHUNK_CODEBOOKS:

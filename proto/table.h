@@ -155,6 +155,9 @@ int table_plan(struct table_header *header, uint64_t meta_bytes,
                struct table_chunk ret_chunks[TABLE_CHUNKS_MAX], struct fault *ret_fault);
 void table_seal(struct table_header *header, const struct table_chunk *chunks);
 
+/* FORMAT.md, "Bits per parameter": of the whole file. */
+double table_bits_per_param(const struct table_header *header);
+
 const char *table_codec_name(uint32_t codec); /* "carvq", "f32" ...; "unknown" */
 int table_codec_parse(const char *name, uint32_t *ret_codec);
 const char *table_chunk_name(uint32_t id); /* "codebooks", "adaptor", "rows", "meta"; "unknown" */

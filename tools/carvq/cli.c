@@ -81,10 +81,6 @@ int cli_map_table(const char *path, struct codec_file *ret_file, struct fault *r
         return codec_file_map(fd, ret_file, ret_fault);
 }
 
-double cli_bits_per_param(const struct table_header *header) {
-        return (double)header->file_bytes * 8 / ((double)header->n_rows * (double)header->n_dims);
-}
-
 json_t *cli_table_meta(const struct codec_file *file) {
         const struct table_chunk *meta = &file->table.contents.meta;
 

@@ -39,8 +39,5 @@ int cli_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *ret_va
 /* Opens and checks FILE.carvq. */
 int cli_map_table(const char *path, struct codec_file *ret_file, struct fault *ret_fault);
 
-/* File bytes x 8 / parameters. */
-double cli_bits_per_param(const struct table_header *header);
-
 /* The JSON of the meta chunk, or NULL; json_decref() it. */
 struct json_t *cli_table_meta(const struct codec_file *file);

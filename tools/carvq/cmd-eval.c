@@ -98,7 +98,7 @@ static void report(const struct table_header *h, const struct closeness *c, bool
                 { "cosine_mean", closeness_cosine_mean(c) },
                 { "cosine_min", c->cosine_min },
                 { "max_abs_err", c->max_abs_error },
-                { "bits_per_param", cli_bits_per_param(h) },
+                { "bits_per_param", table_bits_per_param(h) },
         };
 
         if (json)

@@ -59,7 +59,7 @@ static json_t *describe(const struct codec_file *file) {
                          (json_int_t)h->n_rows, "n_dims", (int)h->n_dims, "codec",
                          table_codec_name(h->codec), "version", version, "file_bytes",
                          (json_int_t)h->file_bytes, "record_bytes", (json_int_t)h->record_bytes,
-                         "bits_per_param", cli_bits_per_param(h), "chunk_bytes",
+                         "bits_per_param", table_bits_per_param(h), "chunk_bytes",
                          chunk_bytes(&file->table.contents), "parameters", parameters(h), "meta",
                          meta ? meta : json_null());
 }

@@ -305,8 +305,8 @@ static void report(const struct options *o, const struct pack_result *result, do
                 return;
         getrusage(RUSAGE_SELF, &usage);
         printf("%s: %" PRIu64 " x %" PRIu32 ", %s, %.4f bits a parameter, %" PRIu64 " bytes\n",
-               o->out_path, h->n_rows, h->n_dims, table_codec_name(h->codec), cli_bits_per_param(h),
-               h->file_bytes);
+               o->out_path, h->n_rows, h->n_dims, table_codec_name(h->codec),
+               table_bits_per_param(h), h->file_bytes);
         if (h->codec == TABLE_CODEC_CARVQ)
                 report_codec(h, result->note);
         printf("  closeness  relative squared error %.6f, mean cosine %.6f\n",
