@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store.h"
 
-#include <fcntl.h>
 #include <string.h>
 
 #include "log.h"
@@ -12,10 +11,14 @@ static void table_free(struct store_table *table) {
         free(table);
 }
 
+static void table_freep(struct store_table **table) {
+        if (*table)
+                table_free(*table);
+}
+
 int store_table_new(const char *name, const char *path, struct store_table **ret_table,
                     struct fault *ret_fault) {
-        _cleanup_(freep) struct store_table *table = NULL;
-        _cleanup_(closep) int fd = -1;
+        _cleanup_(table_freep) struct store_table *table = NULL;
         int r;
 
         if (!wire_table_name_valid(name))
@@ -24,25 +27,15 @@ int store_table_new(const char *name, const char *path, struct store_table **ret
                                  "starting with a dot",
                                  name);
         table = calloc(1, sizeof(*table));
-        if (!table)
+        if (table)
+                table->path = strdup(path);
+        if (!table || !table->path)
                 return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
         strcpy(table->name, name);
         table->n_refs = 1;
-
-        /* O_NONBLOCK: a FIFO in the tables' folder must not hang the open. */
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-        if (fd < 0)
-                return fault_set(ret_fault, -errno, "%s: %s", path, strerror(errno));
-        table->path = strdup(path);
-        if (!table->path)
-                return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
-
-        struct fault cause = { 0 };
-        r = codec_file_map(fd, &table->file, &cause);
-        if (r < 0) {
-                free(table->path);
-                return fault_set(ret_fault, r, "%s: %s", path, cause.text);
-        }
+        r = codec_file_open(path, &table->file, ret_fault);
+        if (r < 0)
+                return r;
         *ret_table = steal_pointer(&table);
         return 0;
 }

@@ -5,7 +5,6 @@
  */
 #include "client.h"
 
-#include <fcntl.h>
 #include <string.h>
 
 #include "options.h"
@@ -23,20 +22,14 @@ static int choose_kernels(const char *cpu_mask, const struct codec_kernels **ret
 
 static int map_file(struct carvq_table *table, const char *path, bool verify,
                     struct fault *ret_fault) {
-        _cleanup_(closep) int fd = -1;
         struct fault why;
         int r;
 
-        /* O_NONBLOCK: opening a FIFO by mistake must not hang; it changes nothing for files. */
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (fd < 0)
-                return fault_set(ret_fault, -errno, "%s: %s", path, strerror(errno));
-        r = codec_file_map(fd, &table->file, &why);
-        if (r >= 0 && verify)
-                r = codec_file_verify(&table->file, NULL, NULL, &why);
-        if (r < 0)
-                return fault_set(ret_fault, r, "%s: %s", path, why.text);
-        return 0;
+        r = codec_file_open(path, &table->file, ret_fault);
+        if (r < 0 || !verify)
+                return r;
+        r = codec_file_verify(&table->file, NULL, NULL, &why);
+        return r < 0 ? fault_set(ret_fault, r, "%s: %s", path, why.text) : 0;
 }
 
 void direct_free(struct carvq_table *table) {

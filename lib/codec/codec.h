@@ -75,6 +75,8 @@ struct codec_file {
  * the negative errno of fstat, pread or mmap.
  */
 int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault);
+/* The same by name, or the negative errno of open(); the fault begins with the path. */
+int codec_file_open(const char *path, struct codec_file *ret_file, struct fault *ret_fault);
 void codec_file_unmap(struct codec_file *file);
 
 /*

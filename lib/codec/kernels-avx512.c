@@ -338,16 +338,10 @@ static void f32_to_bf16(const float *values, size_t n, uint16_t *ret_values) {
         }
 }
 
-static void decode_f32(const struct codec_table *table, uint64_t row, float *scratch,
-                       float *ret_values) {
-        (void)scratch;
-        memcpy(ret_values, codec_record(table, row), table->contents.layout.record_bytes);
-}
-
 const struct codec_kernels codec_kernels_avx512 = {
         .name = "avx512",
         .decode = {
-                [TABLE_CODEC_F32] = decode_f32,
+                [TABLE_CODEC_F32] = codec_decode_f32,
                 [TABLE_CODEC_F16] = decode_f16,
                 [TABLE_CODEC_BF16] = decode_bf16,
                 [TABLE_CODEC_INT8] = decode_int8,

@@ -50,6 +50,10 @@ typedef void codec_layer_fn(const uint16_t *weights, const float *inputs, size_t
 const float *codec_adaptor(const struct codec_table *table, const uint8_t *record,
                            codec_layer_fn *layer, float *scratch);
 
+/* The record is the row: no instruction set does better than memcpy(). */
+void codec_decode_f32(const struct codec_table *table, uint64_t row, float *scratch,
+                      float *ret_values);
+
 /* FORMAT.md, decoding steps 1 and 2, and the addition of `addends` (NULL: none). */
 void codec_scalar_codes(const struct codec_table *table, uint64_t row, const float *addends,
                         float *ret_values);
