@@ -10,8 +10,8 @@
 struct chore {
         struct mail mail;
         void (*work)(struct chore *chore); /* on the chore thread */
-        void (*done)(
-                struct chore *chore); /* then on the loop thread; may free the chore. May be NULL */
+        /* Then on the loop thread; may free the chore. May be NULL. */
+        void (*done)(struct chore *chore);
         struct mailbox *home;
 };
 

@@ -48,7 +48,7 @@ static void connection_free(struct control_connection *c) {
         close(c->fd);
         free(c->reply);
         free(c);
-        daemon_connection_ended(daemon);
+        daemon_stop_if_done(daemon);
 }
 
 /* ---- Replies ---- */

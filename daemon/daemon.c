@@ -49,7 +49,6 @@ static void load_work(struct chore *chore) {
 }
 
 static void serve_clients(struct daemon *daemon);
-static void stop_if_done(struct daemon *daemon);
 
 static void load_done(struct chore *chore) {
         struct load *load = (struct load *)chore;
@@ -72,7 +71,7 @@ static void load_done(struct chore *chore) {
         load_free(load);
         if (--daemon->n_loading == 0)
                 serve_clients(daemon);
-        stop_if_done(daemon);
+        daemon_stop_if_done(daemon);
 }
 
 int daemon_load(struct daemon *daemon, const char *name, const char *path, daemon_load_done done,
@@ -181,14 +180,10 @@ static void serve_clients(struct daemon *daemon) {
 
 /* ---- the end ---- */
 
-static void stop_if_done(struct daemon *daemon) {
+void daemon_stop_if_done(struct daemon *daemon) {
         if (daemon->stopping && !daemon->n_sessions && !daemon->n_control_connections &&
             !daemon->n_loading)
                 loop_stop(daemon->loop);
-}
-
-void daemon_connection_ended(struct daemon *daemon) {
-        stop_if_done(daemon);
 }
 
 void daemon_stop(struct daemon *daemon) {
@@ -206,7 +201,7 @@ void daemon_stop(struct daemon *daemon) {
                 session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
         }
         control_close(daemon);
-        stop_if_done(daemon);
+        daemon_stop_if_done(daemon);
 }
 
 static void wait_for_signal(struct daemon *daemon) {

@@ -51,5 +51,5 @@ int daemon_load(struct daemon *daemon, const char *name, const char *path, daemo
 /* Drains the sessions, then ends daemon_run(). */
 void daemon_stop(struct daemon *daemon);
 
-/* For session.c and control.c: a connection is gone for good. */
-void daemon_connection_ended(struct daemon *daemon);
+/* Whoever is the last to go, once stopping, ends daemon_run(). */
+void daemon_stop_if_done(struct daemon *daemon);

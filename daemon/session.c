@@ -124,7 +124,7 @@ static void cleanup_done(struct chore *chore) {
         TAILQ_REMOVE(&daemon->sessions, s, link);
         daemon->n_sessions--;
         free(s);
-        daemon_connection_ended(daemon);
+        daemon_stop_if_done(daemon);
 }
 
 static void finish_if_released(struct session *s) {

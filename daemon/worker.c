@@ -30,11 +30,17 @@ struct worker {
 
 /* ---- io_uring: doorbells and the mailbox ---- */
 
-static void poll_add(struct worker *w, int fd, void *userdata) {
+static struct io_uring_sqe *prepare(struct worker *w) {
         struct io_uring_sqe *sqe;
 
         while (!(sqe = io_uring_get_sqe(&w->ring)))
                 io_uring_submit(&w->ring);
+        return sqe;
+}
+
+static void poll_add(struct worker *w, int fd, void *userdata) {
+        struct io_uring_sqe *sqe = prepare(w);
+
         /* Each write to an eventfd is an event; it need not be read, and a client could meddle with
          * that. */
         io_uring_prep_poll_multishot(sqe, fd, POLLIN);
@@ -42,35 +48,48 @@ static void poll_add(struct worker *w, int fd, void *userdata) {
 }
 
 static void poll_remove(struct worker *w, void *userdata) {
-        struct io_uring_sqe *sqe;
+        struct io_uring_sqe *sqe = prepare(w);
 
-        while (!(sqe = io_uring_get_sqe(&w->ring)))
-                io_uring_submit(&w->ring);
         io_uring_prep_cancel(sqe, userdata, 0);
         io_uring_sqe_set_data(sqe, NULL);
 }
 
 /* ---- seats ---- */
 
+static void seat_unlink(struct worker *w, struct worker_seat *seat) {
+        if (seat->awake)
+                TAILQ_REMOVE(&w->awake, seat, link);
+        else
+                TAILQ_REMOVE(&w->asleep, seat, link);
+}
+
+static void seat_link(struct worker *w, struct worker_seat *seat, bool awake) {
+        seat->awake = awake;
+        if (awake)
+                TAILQ_INSERT_TAIL(&w->awake, seat, link);
+        else
+                TAILQ_INSERT_TAIL(&w->asleep, seat, link);
+}
+
+static void seat_move(struct worker *w, struct worker_seat *seat, bool awake) {
+        seat_unlink(w, seat);
+        seat_link(w, seat, awake);
+}
+
 static void seat_wake(struct worker *w, struct worker_seat *seat) {
         if (seat->awake || seat->dead)
                 return;
-        seat->awake = true;
         ring_server_announce_awake(&seat->seat.ring);
-        TAILQ_REMOVE(&w->asleep, seat, link);
-        TAILQ_INSERT_TAIL(&w->awake, seat, link);
+        seat_move(w, seat, true);
 }
 
 /* Announce, fence, look once more: only then is there surely nothing. */
 static void seat_try_sleep(struct worker *w, struct worker_seat *seat) {
         ring_server_announce_sleep(&seat->seat.ring);
-        if (serve_has_work(&seat->seat)) {
+        if (serve_has_work(&seat->seat))
                 ring_server_announce_awake(&seat->seat.ring);
-                return;
-        }
-        seat->awake = false;
-        TAILQ_REMOVE(&w->awake, seat, link);
-        TAILQ_INSERT_TAIL(&w->asleep, seat, link);
+        else
+                seat_move(w, seat, false);
 }
 
 static void deliver_failure(struct mail *mail) {
@@ -81,9 +100,7 @@ static void deliver_failure(struct mail *mail) {
 
 static void seat_fail(struct worker *w, struct worker_seat *seat) {
         seat->dead = true;
-        seat->awake = false;
-        TAILQ_REMOVE(&w->awake, seat, link);
-        TAILQ_INSERT_TAIL(&w->asleep, seat, link);
+        seat_move(w, seat, false);
         seat->failure.deliver = deliver_failure;
         mailbox_post(w->home, &seat->failure);
 }
@@ -116,7 +133,15 @@ static void seat_worked(const struct worker *w, struct worker_seat *seat) {
         seat->last_work_ns = clock_ns();
 }
 
-static void seat_release(struct worker *w, struct worker_seat *seat);
+/* Off the lists; seat_gone() follows when the kernel has dropped its poll. */
+static void seat_release(struct worker *w, struct worker_seat *seat) {
+        seat_unlink(w, seat);
+        seat->awake = false;
+        seat->dead = true;
+        seat->draining = false;
+        seat->detaching = true;
+        poll_remove(w, seat);
+}
 
 /* All served, or the client does not reap, or it takes too long. */
 static bool drained(const struct worker_seat *seat, int result, uint64_t now) {
@@ -153,11 +178,9 @@ static void deliver_attach(struct mail *mail) {
         struct worker_seat *seat = container_of(mail, struct worker_seat, attach);
         struct worker *w = seat->worker;
 
-        seat->awake = true;
-        seat->polling = true;
         seat->last_work_ns = clock_ns();
         ring_server_heartbeat(&seat->seat.ring, seat->last_work_ns);
-        TAILQ_INSERT_TAIL(&w->awake, seat, link);
+        seat_link(w, seat, true);
         poll_add(w, seat->doorbell_fd, seat);
 }
 
@@ -167,25 +190,10 @@ static void deliver_detached(struct mail *mail) {
         seat->detached(seat);
 }
 
-/* The kernel has dropped its poll: nothing refers to the seat any more. */
+/* Nothing refers to the seat any more. */
 static void seat_gone(struct worker_seat *seat) {
         seat->detach.deliver = deliver_detached;
         mailbox_post(seat->worker->home, &seat->detach);
-}
-
-static void seat_release(struct worker *w, struct worker_seat *seat) {
-        if (seat->awake)
-                TAILQ_REMOVE(&w->awake, seat, link);
-        else
-                TAILQ_REMOVE(&w->asleep, seat, link);
-        seat->awake = false;
-        seat->dead = true;
-        seat->draining = false;
-        seat->detaching = true;
-        if (seat->polling)
-                poll_remove(w, seat);
-        else
-                seat_gone(seat);
 }
 
 static void deliver_detach(struct mail *mail) {

@@ -22,7 +22,7 @@ struct worker_seat {
         /* The worker's own. */
         struct worker *worker;
         TAILQ_ENTRY(worker_seat) link;
-        bool awake, dead, polling, drain, draining, detaching;
+        bool awake, dead, drain, draining, detaching;
         uint32_t drain_head; /* the submission index where draining ends */
         uint64_t drain_until_ns;
         uint64_t last_work_ns;
