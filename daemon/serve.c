@@ -89,6 +89,10 @@ static void job_end(struct seat *seat, enum ring_status status, uint64_t detail)
         struct serve_job *job = &seat->job;
         uint64_t now = clock_ns();
 
+        /* Before the client can know of it: whoever then asks for statistics finds it counted. */
+        stats_add_lookup(&seat->stats, status, now - job->start_ns);
+        if (job->table)
+                stats_add_lookup(&job->table->stats, status, now - job->start_ns);
         ring_server_complete(&seat->ring, &(struct ring_completion){
                                                   .user_data = job->user_data,
                                                   .status = status,
@@ -96,9 +100,6 @@ static void job_end(struct seat *seat, enum ring_status status, uint64_t detail)
                                                   .n_rows = job->n_done - job->n_completed,
                                                   .detail = detail,
                                           });
-        stats_add_lookup(&seat->stats, status, now - job->start_ns);
-        if (job->table)
-                stats_add_lookup(&job->table->stats, status, now - job->start_ns);
         job->active = false;
 }
 
