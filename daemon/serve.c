@@ -151,7 +151,7 @@ static void decode_bags(struct piece *p, const struct codec_table *table, uint64
 }
 
 static uint32_t rows_per_piece(const struct table_contents *c) {
-        uint64_t n_weights = MAX(c->layout.adaptor_bytes / sizeof(uint16_t), 1u);
+        uint64_t n_weights = MAX(c->layout.n_weights, 1u);
 
         return (uint32_t)MAX(MIN(PIECE_VALUES / c->header.n_dims, PIECE_WEIGHTS / n_weights), 1u);
 }

@@ -140,8 +140,8 @@ struct carvq_table_info {
         size_t size; /* set by the caller */
         uint64_t n_rows;
         uint32_t n_dims;
-        uint32_t codec; /* as in the file: 1 f32, 2 f16, 3 bf16, 4 int8, 5 int4, 6 carvq */
-        uint64_t record_bytes;
+        uint32_t codec;        /* as in the file: 1 f32, 2 f16, 3 bf16, 4 int8, 5 int4, 6 carvq */
+        uint64_t record_bytes; /* of one row in the file; at most, where rows differ */
         uint64_t file_bytes;
         uint64_t generation;    /* 0 in direct mode */
         const char *codec_name; /* static */

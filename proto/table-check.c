@@ -141,6 +141,9 @@ static void slice(const struct table_chunk *chunks, struct table_contents *conte
                 case TABLE_CHUNK_ADAPTOR:
                         contents->adaptor = chunks[i];
                         break;
+                case TABLE_CHUNK_TIERS:
+                        contents->tiers = chunks[i];
+                        break;
                 case TABLE_CHUNK_ROWS:
                         contents->rows = chunks[i];
                         break;

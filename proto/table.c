@@ -44,6 +44,8 @@ const char *table_chunk_name(uint32_t id) {
                 return "codebooks";
         case TABLE_CHUNK_ADAPTOR:
                 return "adaptor";
+        case TABLE_CHUNK_TIERS:
+                return "tiers";
         case TABLE_CHUNK_ROWS:
                 return "rows";
         case TABLE_CHUNK_META:
@@ -51,6 +53,12 @@ const char *table_chunk_name(uint32_t id) {
         default:
                 return "unknown";
         }
+}
+
+const char *table_adaptor_name(uint32_t type) {
+        static const char *const names[] = { "none", "half", "int8" };
+
+        return type < ARRAY_SIZE(names) ? names[type] : "unknown";
 }
 
 uint64_t table_packed_bytes(uint64_t n_codes, uint32_t bits) {
@@ -68,21 +76,89 @@ static int check_limit(const char *field, uint64_t value, uint64_t min, uint64_t
                        struct fault *ret_fault) {
         if (value >= min && value <= max)
                 return 0;
+        if (min == max)
+                return fault_set(ret_fault, -EINVAL, "%s is %" PRIu64 ", expected %" PRIu64, field,
+                                 value, min);
         return fault_set(ret_fault, -EINVAL, "%s is %" PRIu64 ", expected %" PRIu64 " to %" PRIu64,
                          field, value, min, max);
 }
 
-static uint64_t adaptor_bytes(const struct table_header *h) {
-        uint64_t n_in = h->latent_dims, n_halves = 0;
+uint64_t table_record_bytes(const struct table_header *h, uint32_t n_stages) {
+        uint64_t n_subvectors = div_round_up(h->n_dims, h->subvector_dims);
 
-        if (!h->latent_dims)
-                return 0;
-        for (size_t i = 0; i < ARRAY_SIZE(h->hidden_dims) && h->hidden_dims[i]; i++) {
-                n_halves += (n_in + 1) * h->hidden_dims[i];
-                n_in = h->hidden_dims[i];
+        return sizeof(uint16_t) * h->row_scale + (uint64_t)h->latent_dims * (h->latent_bits / 8) +
+               n_stages * table_packed_bytes(n_subvectors, h->codebook_bits);
+}
+
+uint64_t table_layer_bytes(uint32_t adaptor_type, uint64_t n_in, uint64_t n_out) {
+        if (adaptor_type == TABLE_ADAPTOR_INT8)
+                return 2 * sizeof(uint16_t) * n_out + align_up(n_in * n_out, sizeof(uint16_t));
+        return sizeof(uint16_t) * (n_in + 1) * n_out;
+}
+
+static void layout_adaptor(const struct table_header *h, struct table_layout *l) {
+        uint64_t n_in = h->latent_dims, n_extra = h->adaptor_type == TABLE_ADAPTOR_INT8 ? 2 : 1;
+        const uint64_t outs[] = { h->hidden_dims[0], h->hidden_dims[1], h->n_dims };
+
+        if (!h->adaptor_type)
+                return;
+        for (size_t i = 0; i < ARRAY_SIZE(outs); i++) {
+                if (!outs[i]) /* an absent layer */
+                        continue;
+                l->adaptor_bytes += table_layer_bytes(h->adaptor_type, n_in, outs[i]);
+                l->n_weights += (n_in + n_extra) * outs[i];
+                n_in = outs[i];
         }
-        n_halves += (n_in + 1) * h->n_dims;
-        return n_halves * sizeof(uint16_t);
+}
+
+uint64_t table_level_rows(const struct table_header *h, uint32_t level) {
+        return level == 1 ? h->n_rows : h->tier_rows[level - 2];
+}
+
+uint64_t table_level_blocks(const struct table_header *h, uint32_t level) {
+        return div_round_up(table_level_rows(h, level), TABLE_TIER_BLOCK_ROWS);
+}
+
+/* At most 2^40 rows of little more than 2^20 bytes: no overflow. */
+static void layout_tiers(const struct table_header *h, struct table_layout *l) {
+        uint64_t n_blocks = 0;
+
+        for (uint32_t t = 0; t < h->n_tiers; t++)
+                l->tier_bytes[t] = table_record_bytes(h, h->tier_stages[t]);
+        l->rows_bytes = h->n_rows * l->tier_bytes[0];
+        for (uint32_t t = 1; t < h->n_tiers; t++) {
+                l->rows_bytes += h->tier_rows[t - 1] * (l->tier_bytes[t] - l->tier_bytes[t - 1]);
+                l->level_first[t - 1] = n_blocks;
+                n_blocks += table_level_blocks(h, t);
+        }
+        l->tiers_bytes = n_blocks * sizeof(struct table_tier_block);
+        l->record_bytes = l->tier_bytes[h->n_tiers - 1];
+}
+
+/* Stages rise from tier to tier, and enough are left for the tiers above; rows fall. */
+static int check_tiers(const struct table_header *h, struct fault *ret_fault) {
+        uint64_t min_stages = 0, max_rows = h->n_rows;
+        int r = 0;
+
+        for (uint32_t t = 0; r >= 0 && t < TABLE_TIERS_MAX; t++) {
+                uint64_t max_stages = t < h->n_tiers ? h->n_stages - (h->n_tiers - 1 - t) : 0;
+                const char *const fields[] = { "tier_stages[0]", "tier_stages[1]", "tier_stages[2]",
+                                               "tier_stages[3]" };
+
+                if (t + 1 >= h->n_tiers) /* the highest, or unused */
+                        min_stages = max_stages;
+                r = check_limit(fields[t], h->tier_stages[t], min_stages, max_stages, ret_fault);
+                min_stages = h->tier_stages[t] + 1u;
+        }
+        for (uint32_t t = 1; r >= 0 && t < TABLE_TIERS_MAX; t++) {
+                const char *const fields[] = { "tier_rows[0]", "tier_rows[1]", "tier_rows[2]" };
+                bool used = t < h->n_tiers;
+
+                r = check_limit(fields[t - 1], h->tier_rows[t - 1], used, used ? max_rows : 0,
+                                ret_fault);
+                max_rows = h->tier_rows[t - 1];
+        }
+        return r;
 }
 
 static int check_carvq_parameters(const struct table_header *h, struct fault *ret_fault) {
@@ -96,11 +172,13 @@ static int check_carvq_parameters(const struct table_header *h, struct fault *re
                 { "group_cols", h->group_cols, 1, TABLE_DIMS_MAX },
                 { "group_rows", h->group_rows, 1, h->n_rows },
                 { "row_scale", h->row_scale, 0, 1 },
-                { "latent_dims", h->latent_dims, 0, TABLE_LATENT_DIMS_MAX },
+                { "adaptor_type", h->adaptor_type, 0, TABLE_ADAPTOR_INT8 },
+                { "latent_dims", h->latent_dims, 0, h->adaptor_type ? TABLE_LATENT_DIMS_MAX : 0 },
                 { "hidden_dims[0]", h->hidden_dims[0], 0,
                   h->latent_dims ? TABLE_HIDDEN_DIMS_MAX : 0 },
                 { "hidden_dims[1]", h->hidden_dims[1], 0,
                   h->hidden_dims[0] ? TABLE_HIDDEN_DIMS_MAX : 0 },
+                { "n_tiers", h->n_tiers, 1, MIN(TABLE_TIERS_MAX, h->n_stages + 1) },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
@@ -109,16 +187,22 @@ static int check_carvq_parameters(const struct table_header *h, struct fault *re
                 if (r < 0)
                         return r;
         }
-        return 0;
+        if (h->latent_dims ? h->latent_bits != 8 && h->latent_bits != 16 : h->latent_bits != 0)
+                return fault_set(ret_fault, -EINVAL, "latent_bits is %" PRIu32 ", expected %s",
+                                 h->latent_bits, h->latent_dims ? "8 or 16" : "0");
+        return check_tiers(h, ret_fault);
 }
 
+/* They are neighbours in the header. */
 static int check_no_carvq_parameters(const struct table_header *h, struct fault *ret_fault) {
-        if (h->n_stages || h->codebook_bits || h->subvector_dims || h->group_cols ||
-            h->group_rows || h->row_scale || h->latent_dims || h->hidden_dims[0] ||
-            h->hidden_dims[1])
-                return fault_set(ret_fault, -EINVAL,
-                                 "carvq parameters are set for codec %s, expected all zero",
-                                 table_codec_name(h->codec));
+        const size_t first = offsetof(struct table_header, n_stages);
+        const size_t end = offsetof(struct table_header, reserved1);
+
+        for (size_t i = first; i < end; i++)
+                if (((const uint8_t *)h)[i])
+                        return fault_set(ret_fault, -EINVAL,
+                                         "carvq parameters are set for codec %s, expected all zero",
+                                         table_codec_name(h->codec));
         return 0;
 }
 
@@ -135,13 +219,12 @@ static int layout_carvq(const struct table_header *h, struct table_layout *l,
         l->n_col_groups = (uint32_t)div_round_up(l->n_subvectors, h->group_cols);
         l->n_row_groups = div_round_up(h->n_rows, h->group_rows);
         l->stage_bytes = table_packed_bytes(l->n_subvectors, h->codebook_bits);
-        l->codes_offset = sizeof(uint16_t) * (h->row_scale + (uint64_t)h->latent_dims);
-        l->record_bytes = l->codes_offset + l->stage_bytes * h->n_stages;
+        l->codes_offset = table_record_bytes(h, 0);
         l->group_bytes = (uint64_t)h->n_stages * h->subvector_dims * sizeof(uint16_t)
                          << h->codebook_bits;
-        l->adaptor_bytes = adaptor_bytes(h);
-        r = check_limit("adaptor weights", l->adaptor_bytes / sizeof(uint16_t), 0,
-                        TABLE_ADAPTOR_WEIGHTS_MAX, ret_fault);
+        layout_tiers(h, l);
+        layout_adaptor(h, l);
+        r = check_limit("adaptor weights", l->n_weights, 0, TABLE_ADAPTOR_WEIGHTS_MAX, ret_fault);
         if (r < 0)
                 return r;
         if (__builtin_mul_overflow(l->n_row_groups, l->n_col_groups, &n_groups) ||
@@ -186,13 +269,12 @@ int table_layout_compute(const struct table_header *h, struct table_layout *ret_
                 return fault_set(ret_fault, -EINVAL, "codec is %" PRIu32 ", expected 1 to 6",
                                  h->codec);
         }
-        if (r >= 0 && h->codec != TABLE_CODEC_CARVQ)
+        if (h->codec != TABLE_CODEC_CARVQ) {
                 r = check_no_carvq_parameters(h, ret_fault);
+                l.rows_bytes = h->n_rows * l.record_bytes;
+        }
         if (r < 0)
                 return r;
-
-        /* At most 2^40 rows of little more than 2^20 bytes: no overflow. */
-        l.rows_bytes = h->n_rows * l.record_bytes;
         *ret_layout = l;
         return 0;
 }
@@ -210,6 +292,7 @@ int table_plan(struct table_header *h, uint64_t meta_bytes,
         const struct table_chunk wanted[] = {
                 { .id = TABLE_CHUNK_CODEBOOKS, .length = l.codebook_bytes },
                 { .id = TABLE_CHUNK_ADAPTOR, .length = l.adaptor_bytes },
+                { .id = TABLE_CHUNK_TIERS, .length = l.tiers_bytes },
                 { .id = TABLE_CHUNK_ROWS, .length = l.rows_bytes },
                 { .id = TABLE_CHUNK_META, .length = meta_bytes },
         };

@@ -22,6 +22,7 @@
 #define TABLE_ROWS_MAX           (UINT64_C(1) << 40)
 #define TABLE_DIMS_MAX           65536u
 #define TABLE_STAGES_MAX         16u
+#define TABLE_TIERS_MAX          4u
 #define TABLE_CODEBOOK_BITS_MAX  8u
 #define TABLE_SUBVECTOR_DIMS_MAX 64u
 #define TABLE_LATENT_DIMS_MAX    1024u
@@ -30,7 +31,10 @@
         (1u << 24) /* with biases; so that no file makes a row take seconds */
 
 /* Codes are packed in blocks of this many (FORMAT.md, "Packed codes"). */
-#define TABLE_BLOCK_CODES     64u
+#define TABLE_BLOCK_CODES 64u
+
+/* Positions in a block of the tier map (FORMAT.md, "Tiers"). */
+#define TABLE_TIER_BLOCK_ROWS 448u
 
 #define TABLE_CHUNK_ALIGNMENT 64u
 #define TABLE_ROWS_ALIGNMENT  4096u
@@ -44,6 +48,12 @@ enum table_codec {
         TABLE_CODEC_CARVQ = 6,
 };
 
+enum table_adaptor {
+        TABLE_ADAPTOR_NONE = 0,
+        TABLE_ADAPTOR_HALF = 1,
+        TABLE_ADAPTOR_INT8 = 2, /* int8 weights; a scale for each output, and biases, in half */
+};
+
 /* Required features: a reader that does not know one of them must refuse the file. None so far. */
 #define TABLE_FEATURES_KNOWN UINT64_C(0)
 
@@ -51,6 +61,7 @@ enum table_codec {
 enum table_chunk_id {
         TABLE_CHUNK_CODEBOOKS = 0x4b424443, /* "CDBK" */
         TABLE_CHUNK_ADAPTOR = 0x54504441,   /* "ADPT" */
+        TABLE_CHUNK_TIERS = 0x52454954,     /* "TIER" */
         TABLE_CHUNK_ROWS = 0x53574f52,      /* "ROWS" */
         TABLE_CHUNK_META = 0x4154454d,      /* "META" */
 };
@@ -71,7 +82,7 @@ struct table_header {
         uint32_t reserved0;
 
         /* The carvq codec's parameters; all zero for the others. */
-        uint32_t n_stages;
+        uint32_t n_stages; /* of a row of the highest tier */
         uint32_t codebook_bits;
         uint32_t subvector_dims;
         uint32_t group_cols; /* neighbouring sub-vectors of a row that share codebooks */
@@ -79,8 +90,13 @@ struct table_header {
         uint32_t row_scale;  /* 1: each record starts with a half-float scale */
         uint32_t latent_dims;
         uint32_t hidden_dims[2]; /* 0: the layer is absent */
+        uint32_t adaptor_type;
+        uint32_t latent_bits; /* 16: half, 8: integer; 0 without latents */
+        uint32_t n_tiers;
+        uint8_t tier_stages[TABLE_TIERS_MAX];    /* ascending; the last is n_stages */
+        uint64_t tier_rows[TABLE_TIERS_MAX - 1]; /* [t - 1]: rows of at least tier t */
 
-        uint8_t reserved1[128];
+        uint8_t reserved1[88];
         uint64_t contents_checksum;
         uint64_t header_checksum; /* XXH3-64 of all bytes before it */
 };
@@ -98,9 +114,19 @@ static_assert(offsetof(struct table_header, file_bytes) == 32, "");
 static_assert(offsetof(struct table_header, n_dims) == 48, "");
 static_assert(offsetof(struct table_header, n_stages) == 72, "");
 static_assert(offsetof(struct table_header, group_rows) == 88, "");
-static_assert(offsetof(struct table_header, reserved1) == 112, "");
+static_assert(offsetof(struct table_header, adaptor_type) == 112, "");
+static_assert(offsetof(struct table_header, tier_rows) == 128, "");
+static_assert(offsetof(struct table_header, reserved1) == 152, "");
 static_assert(offsetof(struct table_header, header_checksum) == 248, "");
 static_assert(sizeof(struct table_chunk) == 32, "contents entry is 32 bytes");
+
+/* One cache line of the tier map: which of 448 rows have one tier more. */
+struct table_tier_block {
+        uint64_t rank; /* ones in the level's blocks before this one */
+        uint64_t bits[TABLE_TIER_BLOCK_ROWS / 64];
+};
+
+static_assert(sizeof(struct table_tier_block) == 64, "a block is a cache line");
 
 /*
  * What follows from a header's fields alone. The packer fills a header and asks for the layout; the
@@ -110,12 +136,16 @@ struct table_layout {
         uint32_t n_subvectors; /* per row: ceil(n_dims / subvector_dims) */
         uint32_t n_col_groups;
         uint64_t n_row_groups;
-        uint64_t stage_bytes;  /* codes of one stage in one record */
-        uint64_t codes_offset; /* in a record, behind scale and latent */
-        uint64_t record_bytes;
-        uint64_t codebook_bytes; /* chunk lengths; 0 where the chunk is absent */
-        uint64_t group_bytes;    /* codebooks of one group */
+        uint64_t stage_bytes;                      /* codes of one stage in one record */
+        uint64_t codes_offset;                     /* in a record, behind scale and latent */
+        uint64_t record_bytes;                     /* of the highest tier */
+        uint64_t tier_bytes[TABLE_TIERS_MAX];      /* of a record of each tier */
+        uint64_t level_first[TABLE_TIERS_MAX - 1]; /* [t - 1]: first block of level t */
+        uint64_t n_weights;                        /* of the adaptor, biases and scales included */
+        uint64_t group_bytes;                      /* codebooks of one group */
+        uint64_t codebook_bytes;                   /* chunk lengths; 0 where the chunk is absent */
         uint64_t adaptor_bytes;
+        uint64_t tiers_bytes;
         uint64_t rows_bytes;
 };
 
@@ -125,12 +155,45 @@ struct table_contents {
         struct table_layout layout;
         struct table_chunk codebooks;
         struct table_chunk adaptor;
+        struct table_chunk tiers;
         struct table_chunk rows;
         struct table_chunk meta;
 };
 
 /* Bytes of `n_codes` packed codes of `bits` bits (1 to 8). */
 uint64_t table_packed_bytes(uint64_t n_codes, uint32_t bits);
+
+/* Codebooks of at most 16 centroids fit a register and are laid out for permutes, larger ones for
+ * loads (FORMAT.md, "Sub-vectors"). */
+static inline bool table_small_codebooks(const struct table_header *header) {
+        return header->codebook_bits <= 4;
+}
+
+/* Dimension of slot `slot` of sub-vector `subvector`; at or past n_dims: the slot does not exist.
+ */
+static inline uint64_t table_slot_dim(const struct table_header *header,
+                                      const struct table_layout *layout, uint64_t subvector,
+                                      uint64_t slot) {
+        return table_small_codebooks(header) ? slot * layout->n_subvectors + subvector
+                                             : subvector * header->subvector_dims + slot;
+}
+
+/* For headers that are being made: every row has `n_stages` stages. */
+static inline void table_set_one_tier(struct table_header *header, uint32_t n_stages) {
+        header->n_stages = n_stages;
+        header->n_tiers = 1;
+        header->tier_stages[0] = (uint8_t)n_stages;
+}
+
+/* Bytes of a record of the carvq codec with `n_stages` stages. */
+uint64_t table_record_bytes(const struct table_header *header, uint32_t n_stages);
+
+/* Bytes of one layer of the adaptor. */
+uint64_t table_layer_bytes(uint32_t adaptor_type, uint64_t n_in, uint64_t n_out);
+
+/* Positions of level `level` (1 to n_tiers - 1) of the tier map, and the blocks they take. */
+uint64_t table_level_rows(const struct table_header *header, uint32_t level);
+uint64_t table_level_blocks(const struct table_header *header, uint32_t level);
 
 /* Pure. -EINVAL with the field's name when a parameter is outside FORMAT.md's limits. */
 int table_layout_compute(const struct table_header *header, struct table_layout *ret_layout,
@@ -155,9 +218,35 @@ int table_plan(struct table_header *header, uint64_t meta_bytes,
                struct table_chunk ret_chunks[TABLE_CHUNKS_MAX], struct fault *ret_fault);
 void table_seal(struct table_header *header, const struct table_chunk *chunks);
 
+/*
+ * Pure. The tier map for rows of these tiers (one byte each, 0 to n_tiers - 1), of which the header
+ * has the right numbers in tier_rows; `ret_blocks` has room for layout.tiers_bytes.
+ */
+void table_tiers_fill(const struct table_header *header, const uint8_t *tiers,
+                      struct table_tier_block *ret_blocks);
+
+/*
+ * Pure. Whether a tier map is what table_tiers_fill() would make of some tiers: every rank, the
+ * bits past the end of each level, and the totals. -EBADMSG: the fault names level and block.
+ */
+int table_tiers_check(const struct table_contents *contents, const struct table_tier_block *blocks,
+                      struct fault *ret_fault);
+
+/* The same for the next `n_blocks` of the map, by who reads it in pieces; begin with zeros. */
+struct table_tiers_cursor {
+        uint32_t level; /* of the last block seen; 0: none yet */
+        uint64_t block; /* next of the level */
+        uint64_t rank;
+};
+
+int table_tiers_check_next(const struct table_contents *contents,
+                           const struct table_tier_block *blocks, uint64_t n_blocks,
+                           struct table_tiers_cursor *cursor, struct fault *ret_fault);
+
 /* FORMAT.md, "Bits per parameter": of the whole file. */
 double table_bits_per_param(const struct table_header *header);
 
 const char *table_codec_name(uint32_t codec); /* "carvq", "f32" ...; "unknown" */
 int table_codec_parse(const char *name, uint32_t *ret_codec);
-const char *table_chunk_name(uint32_t id); /* "codebooks", "adaptor", "rows", "meta"; "unknown" */
+const char *table_chunk_name(uint32_t id);     /* "codebooks", "adaptor" ...; "unknown" */
+const char *table_adaptor_name(uint32_t type); /* "none", "half", "int8"; "unknown" */

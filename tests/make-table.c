@@ -49,10 +49,40 @@ static void fill_record(uint8_t *p, const struct table_header *h, const struct t
                 memcpy(p, &scale, sizeof(scale));
                 fill_bytes(p + sizeof(scale), l->record_bytes - sizeof(scale), state);
                 return;
-        default:
-                fill_halves(p, l->codes_offset, state);
-                fill_bytes(p + l->codes_offset, l->record_bytes - l->codes_offset, state);
         }
+}
+
+/* The first rows are of the highest tier, as in a vocabulary in order of frequency. */
+static uint32_t tier_of(const struct table_header *h, uint64_t row) {
+        uint32_t tier = 0;
+
+        while (tier + 1 < h->n_tiers && row < h->tier_rows[tier])
+                tier++;
+        return tier;
+}
+
+static void fill_carvq(uint8_t *p, const struct table_header *h, const struct table_layout *l,
+                       uint64_t *state) {
+        uint64_t halves = l->codes_offset & ~UINT64_C(1);
+
+        for (uint64_t row = 0; row < h->n_rows; row++) {
+                uint64_t n_bytes = l->tier_bytes[tier_of(h, row)];
+
+                fill_halves(p, halves, state);
+                fill_bytes(p + halves, n_bytes - halves, state);
+                p += n_bytes;
+        }
+}
+
+static void fill_tiers(uint8_t *p, const struct table_header *h) {
+        uint8_t *tiers = malloc(h->n_rows);
+
+        if (!tiers)
+                abort();
+        for (uint64_t row = 0; row < h->n_rows; row++)
+                tiers[row] = (uint8_t)tier_of(h, row);
+        table_tiers_fill(h, tiers, (void *)p);
+        free(tiers);
 }
 
 static void require(int r, const struct fault *fault) {
@@ -71,6 +101,8 @@ uint8_t *make_table(const struct table_header *parameters, uint64_t seed, uint64
         uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
         uint8_t *file;
 
+        if (h.codec == TABLE_CODEC_CARVQ && !h.n_tiers)
+                table_set_one_tier(&h, h.n_stages);
         require(table_layout_compute(&h, &l, &fault), &fault);
         require(table_plan(&h, sizeof(meta) - 1, chunks, &fault), &fault);
         file = calloc(1, h.file_bytes);
@@ -81,6 +113,10 @@ uint8_t *make_table(const struct table_header *parameters, uint64_t seed, uint64
 
                 if (chunks[i].id == TABLE_CHUNK_META)
                         memcpy(p, meta, chunks[i].length);
+                else if (chunks[i].id == TABLE_CHUNK_TIERS)
+                        fill_tiers(p, &h);
+                else if (chunks[i].id == TABLE_CHUNK_ROWS && h.codec == TABLE_CODEC_CARVQ)
+                        fill_carvq(p, &h, &l, &state);
                 else if (chunks[i].id == TABLE_CHUNK_ROWS)
                         for (uint64_t r = 0; r < h.n_rows; r++)
                                 fill_record(p + r * l.record_bytes, &h, &l, &state);

@@ -6,6 +6,7 @@
 
 /*
  * The header's parameters (codec, n_rows, n_dims, and the carvq ones) say what is wanted.
+ * With n_tiers 0 every row has n_stages stages; with more, the first rows are of the highest tier.
  * Codebooks, scales and latents are halves of moderate size, so that every value is finite.
  * malloc'd; aborts on bad parameters.
  */

@@ -26,6 +26,14 @@ int codec_cpu_mask_parse(const char *text, uint32_t *ret_mask);
 
 struct codec_table;
 
+/* Where a row is: `n_bytes` of the rows chunk. */
+struct codec_record {
+        const uint8_t *bytes;
+        uint64_t n_bytes;
+        uint64_t row;
+        uint32_t n_stages; /* codec carvq: of this row's tier */
+};
+
 /*
  * One instruction set's functions. The entry of every codec is set; an ISA that has nothing better
  * for one keeps the scalar's. `scratch` is codec_scratch_floats() floats at a multiple of 64 bytes,
@@ -33,10 +41,12 @@ struct codec_table;
  */
 struct codec_kernels {
         const char *name; /* "scalar", "avx512" ... */
-        /* n_dims floats of row `row` (< n_rows) to `ret_values`, each written once. One per codec.
-         */
-        void (*decode[TABLE_CODEC_CARVQ + 1])(const struct codec_table *table, uint64_t row,
-                                              float *scratch, float *ret_values);
+        /* The record of row `row` (< n_rows): inside the rows chunk whatever the tier map says. */
+        struct codec_record (*find)(const struct codec_table *table, uint64_t row);
+        /* n_dims floats of a row to `ret_values`, each written once. One per codec. */
+        void (*decode[TABLE_CODEC_CARVQ + 1])(const struct codec_table *table,
+                                              const struct codec_record *record, float *scratch,
+                                              float *ret_values);
         void (*f32_to_f16)(const float *values, size_t n, uint16_t *ret_values);
         void (*f32_to_bf16)(const float *values, size_t n, uint16_t *ret_values);
 };
@@ -55,8 +65,9 @@ const struct codec_kernels *codec_kernels_choose(uint32_t features);
 struct codec_table {
         struct table_contents contents;
         const uint8_t *rows;
-        const uint16_t *codebooks; /* NULL where absent */
-        const uint16_t *adaptor;   /* NULL where absent */
+        const uint16_t *codebooks;            /* NULL where absent */
+        const uint16_t *adaptor;              /* NULL where absent */
+        const struct table_tier_block *tiers; /* NULL where absent */
 };
 
 /* Slices a whole file in memory, at a multiple of 64 bytes, that has passed table_check(). */
@@ -71,8 +82,9 @@ struct codec_file {
 
 /*
  * Checks and maps a .carvq file, MAP_SHARED and read-only. `fd` is not kept. Reads the first page
- * only: the cost does not grow with the table. -EBADMSG, -EPROTONOSUPPORT (the fault says why), or
- * the negative errno of fstat, pread or mmap.
+ * and the tier map: with one tier the cost does not grow with the table, with more by a cache line
+ * for 448 rows. -EBADMSG, -EPROTONOSUPPORT (the fault says why), or the negative errno of fstat,
+ * pread or mmap.
  */
 int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault);
 /* The same by name, or the negative errno of open(); the fault begins with the path. */

@@ -10,9 +10,8 @@
 #include "half.h"
 #include "kernels.h"
 
-/* Codes of one block of a packed sequence (FORMAT.md, "Packed codes"). */
-static void unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t block,
-                         uint8_t ret_codes[TABLE_BLOCK_CODES]) {
+void codec_unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t block,
+                        uint8_t ret_codes[TABLE_BLOCK_CODES]) {
         size_t first = block * TABLE_BLOCK_CODES;
         size_t n = MIN(n_codes - first, TABLE_BLOCK_CODES);
         uint32_t shift = 0;
@@ -35,10 +34,23 @@ static void unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, s
         }
 }
 
+/* Where in its group's codebooks a value is: FORMAT.md, "Codebooks". */
+static size_t entry_at(const struct table_header *h, size_t stage, size_t code, size_t slot) {
+        return table_small_codebooks(h)
+                       ? ((stage * h->subvector_dims + slot) << h->codebook_bits) + code
+                       : ((stage << h->codebook_bits) + code) * h->subvector_dims + slot;
+}
+
+/* What becomes of the stages' sums; NULL: nothing. */
+struct finish {
+        const float *scale;
+        const float *addends; /* [n_dims] */
+};
+
 /* Sub-vectors [first, first + n_codes) of one row, at most a block of them. */
 static void decode_block(const struct codec_table *table, const uint16_t *codebooks,
-                         uint8_t codes[][TABLE_BLOCK_CODES], size_t first, size_t n_codes,
-                         const float *scale, const float *addends, float *ret_values) {
+                         uint8_t codes[][TABLE_BLOCK_CODES], size_t n_stages, size_t first,
+                         size_t n_codes, const struct finish *finish, float *ret_values) {
         const struct table_header *h = &table->contents.header;
         const struct table_layout *l = &table->contents.layout;
         size_t group_halves = l->group_bytes / sizeof(uint16_t);
@@ -48,149 +60,105 @@ static void decode_block(const struct codec_table *table, const uint16_t *codebo
                 const uint16_t *group = codebooks + j / h->group_cols * group_halves;
 
                 for (size_t d = 0; d < h->subvector_dims; d++) {
-                        size_t dim = d * l->n_subvectors + j;
+                        size_t dim = table_slot_dim(h, l, j, d);
                         float v = 0;
 
                         if (dim >= h->n_dims)
                                 break;
-                        for (size_t s = 0; s < h->n_stages; s++) {
-                                size_t entry = ((s * h->subvector_dims + d) << h->codebook_bits) +
-                                               codes[s][i];
-                                float centroid = half_to_float(group[entry]);
+                        for (size_t s = 0; s < n_stages; s++) {
+                                float c = half_to_float(group[entry_at(h, s, codes[s][i], d)]);
 
-                                v = s ? v + centroid : centroid;
+                                v = s ? v + c : c;
                         }
-                        if (scale)
-                                v *= *scale;
-                        if (addends)
-                                v += addends[dim];
+                        if (finish->scale)
+                                v *= *finish->scale;
+                        if (finish->addends)
+                                v += finish->addends[dim];
                         ret_values[dim] = v;
                 }
         }
 }
 
-void codec_scalar_codes(const struct codec_table *table, uint64_t row, const float *addends,
-                        float *ret_values) {
+void codec_scalar_codes(const struct codec_table *table, const struct codec_record *record,
+                        const float *addends, float *ret_values) {
         const struct table_header *h = &table->contents.header;
         const struct table_layout *l = &table->contents.layout;
-        const uint8_t *record = codec_record(table, row);
-        const uint16_t *codebooks = codec_row_codebooks(table, row);
+        const uint16_t *codebooks = codec_row_codebooks(table, record->row);
+        float scale = h->row_scale ? half_to_float(codec_load_half(record->bytes)) : 1;
+        const struct finish finish = {
+                .scale = h->row_scale && record->n_stages ? &scale : NULL,
+                .addends = addends,
+        };
         uint8_t codes[TABLE_STAGES_MAX][TABLE_BLOCK_CODES];
-        float scale = h->row_scale ? half_to_float(codec_load_half(record)) : 1;
 
         for (size_t first = 0; first < l->n_subvectors; first += TABLE_BLOCK_CODES) {
-                for (size_t s = 0; s < h->n_stages; s++)
-                        unpack_block(record + l->codes_offset + s * l->stage_bytes, l->n_subvectors,
-                                     h->codebook_bits, first / TABLE_BLOCK_CODES, codes[s]);
-                decode_block(table, codebooks, codes, first,
-                             MIN(l->n_subvectors - first, TABLE_BLOCK_CODES),
-                             h->row_scale ? &scale : NULL, addends, ret_values);
+                for (size_t s = 0; s < record->n_stages; s++)
+                        codec_unpack_block(record->bytes + l->codes_offset + s * l->stage_bytes,
+                                           l->n_subvectors, h->codebook_bits,
+                                           first / TABLE_BLOCK_CODES, codes[s]);
+                decode_block(table, codebooks, codes, record->n_stages, first,
+                             MIN(l->n_subvectors - first, TABLE_BLOCK_CODES), &finish, ret_values);
         }
 }
 
-static void layer_scalar(const uint16_t *weights, const float *inputs, size_t n_in, size_t n_out,
-                         bool relu, float *ret_outputs) {
-        const uint16_t *bias = weights + n_in * n_out;
-
-        for (size_t o = 0; o < n_out; o++)
-                ret_outputs[o] = half_to_float(bias[o]);
-        for (size_t i = 0; i < n_in; i++) {
-                const float x = inputs[i];
-
-                if (x == 0) /* as about half are behind a ReLU */
-                        continue;
-                for (size_t o = 0; o < n_out; o++)
-                        ret_outputs[o] += half_to_float(weights[i * n_out + o]) * x;
-        }
-        for (size_t o = 0; relu && o < n_out; o++)
-                ret_outputs[o] = ret_outputs[o] > 0 ? ret_outputs[o] : 0;
+static struct codec_record find(const struct codec_table *table, uint64_t row) {
+        return codec_find(table, row);
 }
 
-size_t codec_scratch_floats(const struct table_header *h) {
-        return codec_scratch_round(h->n_dims) + codec_scratch_round(h->latent_dims) +
-               codec_scratch_round(h->hidden_dims[0]) + codec_scratch_round(h->hidden_dims[1]);
-}
-
-const float *codec_adaptor(const struct codec_table *table, const uint8_t *record,
-                           codec_layer_fn *layer, float *scratch) {
-        const struct table_header *h = &table->contents.header;
-        const uint16_t *weights = table->adaptor;
-        float *outputs = scratch, *inputs = scratch + codec_scratch_round(h->n_dims);
-        size_t n_in = h->latent_dims;
-
-        if (!n_in)
-                return NULL;
-
-        for (size_t i = 0; i < n_in; i++)
-                inputs[i] = half_to_float(codec_load_half(record + 2 * (h->row_scale + i)));
-        for (size_t i = 0; i < ARRAY_SIZE(h->hidden_dims) && h->hidden_dims[i]; i++) {
-                float *hidden = inputs + codec_scratch_round(n_in);
-
-                layer(weights, inputs, n_in, h->hidden_dims[i], true, hidden);
-                weights += (n_in + 1) * h->hidden_dims[i];
-                inputs = hidden;
-                n_in = h->hidden_dims[i];
-        }
-        layer(weights, inputs, n_in, h->n_dims, false, outputs);
-        return outputs;
-}
-
-static void decode_carvq(const struct codec_table *table, uint64_t row, float *scratch,
-                         float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
-
-        codec_scalar_codes(table, row, codec_adaptor(table, record, layer_scalar, scratch),
+static void decode_carvq(const struct codec_table *table, const struct codec_record *record,
+                         float *scratch, float *ret_values) {
+        codec_scalar_codes(table, record, codec_adaptor(table, record, codec_scalar_layer, scratch),
                            ret_values);
 }
 
-void codec_decode_f32(const struct codec_table *table, uint64_t row, float *scratch,
-                      float *ret_values) {
+void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,
+                      float *scratch, float *ret_values) {
         (void)scratch;
-        memcpy(ret_values, codec_record(table, row), table->contents.layout.record_bytes);
+        memcpy(ret_values, record->bytes, table->contents.layout.record_bytes);
 }
 
-static void decode_f16(const struct codec_table *table, uint64_t row, float *scratch,
-                       float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
-
-        (void)scratch;
-        for (size_t i = 0; i < table->contents.header.n_dims; i++)
-                ret_values[i] = half_to_float(codec_load_half(record + 2 * i));
-}
-
-static void decode_bf16(const struct codec_table *table, uint64_t row, float *scratch,
-                        float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
+static void decode_f16(const struct codec_table *table, const struct codec_record *record,
+                       float *scratch, float *ret_values) {
+        const uint8_t *bytes = record->bytes;
 
         (void)scratch;
         for (size_t i = 0; i < table->contents.header.n_dims; i++)
-                ret_values[i] = bf16_to_float(codec_load_half(record + 2 * i));
+                ret_values[i] = half_to_float(codec_load_half(bytes + 2 * i));
 }
 
-static void decode_int8(const struct codec_table *table, uint64_t row, float *scratch,
-                        float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
+static void decode_bf16(const struct codec_table *table, const struct codec_record *record,
+                        float *scratch, float *ret_values) {
+        const uint8_t *bytes = record->bytes;
+
+        (void)scratch;
+        for (size_t i = 0; i < table->contents.header.n_dims; i++)
+                ret_values[i] = bf16_to_float(codec_load_half(bytes + 2 * i));
+}
+
+static void decode_int8(const struct codec_table *table, const struct codec_record *record,
+                        float *scratch, float *ret_values) {
+        const uint8_t *bytes = record->bytes;
         float scale;
 
         (void)scratch;
-        memcpy(&scale, record, sizeof(scale));
+        memcpy(&scale, bytes, sizeof(scale));
         for (size_t i = 0; i < table->contents.header.n_dims; i++)
-                ret_values[i] = scale * (float)(int8_t)record[sizeof(scale) + i];
+                ret_values[i] = scale * (float)(int8_t)bytes[sizeof(scale) + i];
 }
 
-static void decode_int4(const struct codec_table *table, uint64_t row, float *scratch,
-                        float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
+static void decode_int4(const struct codec_table *table, const struct codec_record *record,
+                        float *scratch, float *ret_values) {
+        const uint8_t *bytes = record->bytes;
         size_t n_dims = table->contents.header.n_dims;
         uint8_t codes[TABLE_BLOCK_CODES];
         float scale;
 
         (void)scratch;
-        memcpy(&scale, record, sizeof(scale));
+        memcpy(&scale, bytes, sizeof(scale));
         for (size_t i = 0; i < n_dims; i++) {
                 if (i % TABLE_BLOCK_CODES == 0)
-                        unpack_block(record + sizeof(scale), n_dims, 4, i / TABLE_BLOCK_CODES,
-                                     codes);
+                        codec_unpack_block(bytes + sizeof(scale), n_dims, 4, i / TABLE_BLOCK_CODES,
+                                           codes);
                 ret_values[i] = scale * (float)(codes[i % TABLE_BLOCK_CODES] - 8);
         }
 }
@@ -207,6 +175,7 @@ static void f32_to_bf16(const float *values, size_t n, uint16_t *ret_values) {
 
 const struct codec_kernels codec_kernels_scalar = {
         .name = "scalar",
+        .find = find,
         .decode = {
                 [TABLE_CODEC_F32] = codec_decode_f32,
                 [TABLE_CODEC_F16] = decode_f16,

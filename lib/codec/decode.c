@@ -9,11 +9,13 @@
 
 #include <math.h>
 
-/* Records are prefetched this many ids ahead, and no more than this much of each: the hardware
- * follows a stream once it runs, and a core has about a dozen misses in flight. */
-#define PREFETCH_IDS   4u
-#define PREFETCH_BYTES 2048u
-#define LINE_BYTES     64u
+/* Records are found and prefetched this many ids ahead, and no more than this much of each: the
+ * hardware follows a stream once it runs, and a core has about a dozen misses in flight. */
+#define PREFETCH_IDS 4u
+/* What says where a record is must be there by then: as many ids further ahead. */
+#define PREFETCH_TIER_IDS (2 * PREFETCH_IDS)
+#define PREFETCH_BYTES    2048u
+#define LINE_BYTES        64u
 
 size_t codec_type_bytes(uint32_t type) {
         switch (type) {
@@ -160,33 +162,51 @@ struct job {
         const struct codec_request *request;
         struct codec_cost *cost;
         float *row, *pooled, *scratch;
-        uint64_t end_id; /* ids past it belong to another piece */
+        uint64_t end_id;                         /* ids past it belong to another piece */
+        struct codec_record ahead[PREFETCH_IDS]; /* of id i at i % PREFETCH_IDS */
 };
 
-/* Inlined by force: GCC 12 takes a function of prefetches alone for pure and drops its calls. */
-static inline __attribute__((always_inline)) void prefetch(const struct job *job, uint64_t index) {
-        const struct table_contents *c = &job->table->contents;
-        uint64_t bytes = MIN(c->layout.record_bytes, PREFETCH_BYTES);
+/* The block of the tier map's first level; of the others, which are smaller, only the first knows
+ * which. Inlined by force: GCC 12 takes a function of prefetches alone for pure and drops its
+ * calls. */
+static inline __attribute__((always_inline)) void prefetch_tier(const struct job *job,
+                                                                uint64_t index) {
+        if (index < job->end_id && job->request->ids[index] < job->table->contents.header.n_rows)
+                __builtin_prefetch(job->table->tiers +
+                                   job->request->ids[index] / TABLE_TIER_BLOCK_ROWS);
+}
 
-        if (index >= job->end_id || job->request->ids[index] >= c->header.n_rows)
+/* Finds a record that will be decoded soon, if it is one, and sets its bytes on their way. */
+static void look_ahead(struct job *job, uint64_t index) {
+        const struct table_header *h = &job->table->contents.header;
+        struct codec_record *record = &job->ahead[index % PREFETCH_IDS];
+        const uint8_t *end;
+
+        *record = (struct codec_record){ 0 };
+        if (index >= job->end_id || job->request->ids[index] >= h->n_rows)
                 return;
-        for (const uint8_t *p = codec_record(job->table, job->request->ids[index]),
-                           *end = p + bytes;
-             p < end; p += LINE_BYTES)
+        if (h->n_tiers > 1) {
+                prefetch_tier(job, index + PREFETCH_TIER_IDS - PREFETCH_IDS);
+                *record = job->kernels->find(job->table, job->request->ids[index]);
+        } else {
+                *record = codec_find_uniform(job->table, job->request->ids[index]);
+        }
+        end = record->bytes + MIN(record->n_bytes, PREFETCH_BYTES);
+        for (const uint8_t *p = record->bytes; p < end; p += LINE_BYTES)
                 __builtin_prefetch(p);
 }
 
 /* False for an id outside the table, and then nothing is written. */
-static bool decode_id(const struct job *job, uint64_t index, float *ret_values) {
-        const struct table_contents *c = &job->table->contents;
-        uint64_t id = job->request->ids[index];
+static bool decode_id(struct job *job, uint64_t index, float *ret_values) {
+        const struct codec_record record = job->ahead[index % PREFETCH_IDS];
 
-        prefetch(job, index + PREFETCH_IDS);
-        if (id >= c->header.n_rows)
+        look_ahead(job, index + PREFETCH_IDS);
+        if (!record.bytes)
                 return false;
-        job->kernels->decode[c->header.codec](job->table, id, job->scratch, ret_values);
+        job->kernels->decode[job->table->contents.header.codec](job->table, &record, job->scratch,
+                                                                ret_values);
         job->cost->n_rows_read++;
-        job->cost->bytes_read += c->layout.record_bytes;
+        job->cost->bytes_read += record.n_bytes;
         return true;
 }
 
@@ -196,7 +216,7 @@ static uint64_t bag_end(const struct codec_request *q, uint64_t bag) {
 
 /* The first row is copied, so that a bag of one is that row to the bit; a row outside the table
  * adds nothing. */
-static bool bag_add(const struct job *job, uint64_t index, uint64_t n_max, struct codec_bag *bag) {
+static bool bag_add(struct job *job, uint64_t index, uint64_t n_max, struct codec_bag *bag) {
         const struct codec_request *q = job->request;
         uint64_t next = q->bag_offsets[index] + bag->n_ids, end = bag_end(q, index);
         const float *columns = job->row + q->col_first;
@@ -256,7 +276,7 @@ static void finish_row(const struct job *job, const float *values, uint64_t i) {
         write_values(job, values, (uint8_t *)q->out + i * q->row_stride_bytes);
 }
 
-static void decode_row(const struct job *job, uint64_t i) {
+static void decode_row(struct job *job, uint64_t i) {
         const struct codec_request *q = job->request;
         struct codec_bag bag = { .values = job->pooled };
 
@@ -293,9 +313,9 @@ static struct job job_of(const struct codec_context *context, const struct codec
         };
 }
 
-static void prefetch_first(const struct job *job, uint64_t index) {
+static void look_ahead_first(struct job *job, uint64_t index) {
         for (uint64_t i = 0; i < PREFETCH_IDS; i++)
-                prefetch(job, index + i);
+                look_ahead(job, index + i);
 }
 
 void codec_decode(struct codec_context *context, const struct codec_table *table,
@@ -309,7 +329,7 @@ void codec_decode(struct codec_context *context, const struct codec_table *table
         if (!n_rows)
                 return;
         job.end_id = request->pooling ? bag_end(request, end - 1) : end;
-        prefetch_first(&job, request->pooling ? request->bag_offsets[row_first] : row_first);
+        look_ahead_first(&job, request->pooling ? request->bag_offsets[row_first] : row_first);
         for (uint64_t i = row_first; i < end; i++) {
                 uint8_t *out = (uint8_t *)request->out + i * request->row_stride_bytes;
 
@@ -328,7 +348,7 @@ bool codec_bag_add(struct codec_context *context, const struct codec_table *tabl
         uint64_t first = request->bag_offsets[index] + bag->n_ids;
 
         job.end_id = MIN(bag_end(request, index), first + n_max);
-        prefetch_first(&job, first);
+        look_ahead_first(&job, first);
         return bag_add(&job, index, n_max, bag);
 }
 

@@ -113,12 +113,12 @@ static _always_inline void decode_vectors(const struct codec_table *table,
 }
 
 /* One row. With `n_stages` known to the compiler, a block's indices stay in registers. */
-static _always_inline void decode_codes(const struct codec_table *table, uint64_t row,
-                                        size_t n_stages, const struct finish *finish,
-                                        float *ret_values) {
+static _always_inline void decode_codes(const struct codec_table *table,
+                                        const struct codec_record *record, size_t n_stages,
+                                        const struct finish *finish, float *ret_values) {
         const struct table_layout *l = &table->contents.layout;
-        const uint8_t *codes = codec_record(table, row) + l->codes_offset;
-        const uint16_t *codebooks = codec_row_codebooks(table, row);
+        const uint8_t *codes = record->bytes + l->codes_offset;
+        const uint16_t *codebooks = codec_row_codebooks(table, record->row);
         size_t group_cols = table->contents.header.group_cols;
         size_t group_halves = l->group_bytes / sizeof(uint16_t);
 
@@ -142,22 +142,23 @@ static _always_inline void decode_codes(const struct codec_table *table, uint64_
         }
 }
 
-static _always_inline void decode_stages(const struct codec_table *table, uint64_t row,
+static _always_inline void decode_stages(const struct codec_table *table,
+                                         const struct codec_record *record,
                                          const struct finish *finish, float *ret_values) {
-        size_t n_stages = table->contents.header.n_stages;
+        size_t n_stages = record->n_stages;
 
         switch (n_stages) {
         case 2:
-                decode_codes(table, row, 2, finish, ret_values);
+                decode_codes(table, record, 2, finish, ret_values);
                 break;
         case 3:
-                decode_codes(table, row, 3, finish, ret_values);
+                decode_codes(table, record, 3, finish, ret_values);
                 break;
         case 4:
-                decode_codes(table, row, 4, finish, ret_values);
+                decode_codes(table, record, 4, finish, ret_values);
                 break;
         default:
-                decode_codes(table, row, n_stages, finish, ret_values);
+                decode_codes(table, record, n_stages, finish, ret_values);
         }
 }
 
@@ -186,12 +187,15 @@ static _always_inline void add_inputs(const uint16_t *const weights[], const flo
         }
 }
 
-static void layer_avx512(const uint16_t *weights, const float *inputs, size_t n_in, size_t n_out,
-                         bool relu, float *ret_outputs) {
-        const uint16_t *bias = weights + n_in * n_out, *pending_weights[4];
+static void layer_avx512(const struct codec_layer *layer, const float *inputs, float *ret_outputs) {
+        const uint16_t *weights = layer->halves, *bias = layer->biases, *pending_weights[4];
+        size_t n_in = layer->n_in, n_out = layer->n_out, n_pending = 0;
         float pending[4];
-        size_t n_pending = 0;
 
+        if (layer->integers) {
+                codec_scalar_layer(layer, inputs, ret_outputs);
+                return;
+        }
         for (size_t o = 0; o < n_out; o += LANES) {
                 __mmask16 mask = lanes(n_out - o);
                 __m256i b = _mm256_maskz_loadu_epi16(mask, bias + o);
@@ -213,7 +217,7 @@ static void layer_avx512(const uint16_t *weights, const float *inputs, size_t n_
         for (size_t i = 0; i < n_pending; i++)
                 add_inputs(&pending_weights[i], &pending[i], 1, n_out, ret_outputs);
 
-        for (size_t o = 0; relu && o < n_out; o += LANES) {
+        for (size_t o = 0; layer->relu && o < n_out; o += LANES) {
                 __mmask16 mask = lanes(n_out - o);
                 __m512 v = _mm512_maskz_loadu_ps(mask, ret_outputs + o);
 
@@ -222,90 +226,93 @@ static void layer_avx512(const uint16_t *weights, const float *inputs, size_t n_
         }
 }
 
-static void decode_carvq(const struct codec_table *table, uint64_t row, float *scratch,
-                         float *ret_values) {
+static struct codec_record find(const struct codec_table *table, uint64_t row) {
+        return codec_find(table, row);
+}
+
+static void decode_carvq(const struct codec_table *table, const struct codec_record *record,
+                         float *scratch, float *ret_values) {
         const struct table_header *h = &table->contents.header;
-        const uint8_t *record = codec_record(table, row);
         const float *addends = codec_adaptor(table, record, layer_avx512, scratch);
 
-        if (!permutable(table)) {
-                codec_scalar_codes(table, row, addends, ret_values);
+        if (!permutable(table) || !record->n_stages) {
+                codec_scalar_codes(table, record, addends, ret_values);
         } else if (!h->row_scale && !addends) {
-                decode_stages(table, row, NULL, ret_values);
+                decode_stages(table, record, NULL, ret_values);
         } else {
-                float scale = h->row_scale ? half_to_float(codec_load_half(record)) : 1;
+                float scale = h->row_scale ? half_to_float(codec_load_half(record->bytes)) : 1;
                 struct finish finish = { .scale = _mm512_set1_ps(scale), .addends = addends };
 
-                decode_stages(table, row, &finish, ret_values);
+                decode_stages(table, record, &finish, ret_values);
         }
 }
 
 /* ---- The other codecs ---- */
 
-static void decode_f16(const struct codec_table *table, uint64_t row, float *scratch,
-                       float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
+static void decode_f16(const struct codec_table *table, const struct codec_record *record,
+                       float *scratch, float *ret_values) {
+        const uint8_t *bytes = record->bytes;
         size_t n = table->contents.header.n_dims;
 
         (void)scratch;
         for (size_t i = 0; i < n; i += LANES) {
                 __mmask16 mask = lanes(n - i);
-                __m256i halves = _mm256_maskz_loadu_epi16(mask, record + 2 * i);
+                __m256i halves = _mm256_maskz_loadu_epi16(mask, bytes + 2 * i);
 
                 _mm512_mask_storeu_ps(ret_values + i, mask, _mm512_cvtph_ps(halves));
         }
 }
 
-static void decode_bf16(const struct codec_table *table, uint64_t row, float *scratch,
-                        float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
+static void decode_bf16(const struct codec_table *table, const struct codec_record *record,
+                        float *scratch, float *ret_values) {
+        const uint8_t *bytes = record->bytes;
         size_t n = table->contents.header.n_dims;
 
         (void)scratch;
         for (size_t i = 0; i < n; i += LANES) {
                 __mmask16 mask = lanes(n - i);
                 __m512i words =
-                        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, record + 2 * i));
+                        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, bytes + 2 * i));
 
                 _mm512_mask_storeu_epi32(ret_values + i, mask, _mm512_slli_epi32(words, 16));
         }
 }
 
-static void decode_int8(const struct codec_table *table, uint64_t row, float *scratch,
-                        float *ret_values) {
-        const uint8_t *record = codec_record(table, row);
+static void decode_int8(const struct codec_table *table, const struct codec_record *record,
+                        float *scratch, float *ret_values) {
+        const uint8_t *bytes = record->bytes;
         size_t n = table->contents.header.n_dims;
         float scale;
 
         (void)scratch;
-        memcpy(&scale, record, sizeof(scale));
+        memcpy(&scale, bytes, sizeof(scale));
         for (size_t i = 0; i < n; i += LANES) {
                 __mmask16 mask = lanes(n - i);
-                __m128i bytes = _mm_maskz_loadu_epi8(mask, record + sizeof(scale) + i);
-                __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+                __m128i codes = _mm_maskz_loadu_epi8(mask, bytes + sizeof(scale) + i);
+                __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
 
                 _mm512_mask_storeu_ps(ret_values + i, mask,
                                       _mm512_mul_ps(_mm512_set1_ps(scale), q));
         }
 }
 
-static void decode_int4(const struct codec_table *table, uint64_t row, float *scratch,
-                        float *ret_values) {
+static void decode_int4(const struct codec_table *table, const struct codec_record *record,
+                        float *scratch, float *ret_values) {
         const __m512i levels =
                 _mm512_setr_epi32(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-        const uint8_t *record = codec_record(table, row);
+        const uint8_t *bytes = record->bytes;
         size_t n_dims = table->contents.header.n_dims;
         __m512 values;
         float scale;
 
         (void)scratch;
-        memcpy(&scale, record, sizeof(scale));
+        memcpy(&scale, bytes, sizeof(scale));
         values = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(levels));
         for (size_t first = 0; first < n_dims; first += TABLE_BLOCK_CODES) {
                 size_t n = MIN(n_dims - first, TABLE_BLOCK_CODES);
                 __m512i indices[BLOCK_VECTORS];
 
-                unpack_block(record + sizeof(scale) + first / 2, n, indices);
+                unpack_block(bytes + sizeof(scale) + first / 2, n, indices);
                 for (size_t i = 0; i * LANES < n; i++)
                         _mm512_mask_storeu_ps(ret_values + first + i * LANES, lanes(n - i * LANES),
                                               _mm512_permutexvar_ps(indices[i], values));
@@ -340,6 +347,7 @@ static void f32_to_bf16(const float *values, size_t n, uint16_t *ret_values) {
 
 const struct codec_kernels codec_kernels_avx512 = {
         .name = "avx512",
+        .find = find,
         .decode = {
                 [TABLE_CODEC_F32] = codec_decode_f32,
                 [TABLE_CODEC_F16] = decode_f16,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel files share among themselves: the sets, the shape of the scratch, and the two
- * pieces of the scalar decoder that a SIMD set reuses where it has nothing better.
+ * What the kernel files share among themselves: the sets, the shape of the scratch, where a row is,
+ * and the pieces of the scalar decoder that a SIMD set reuses where it has nothing better.
  */
 #pragma once
 
@@ -20,14 +20,80 @@ static inline size_t codec_scratch_round(size_t n_floats) {
         return align_up(n_floats, CODEC_SCRATCH_ALIGNMENT / sizeof(float));
 }
 
-static inline const uint8_t *codec_record(const struct codec_table *table, uint64_t row) {
-        return table->rows + row * table->contents.layout.record_bytes;
+/* ---- Where a row is ---- */
+
+/* For tables of one tier. */
+static inline struct codec_record codec_find_uniform(const struct codec_table *table,
+                                                     uint64_t row) {
+        uint64_t n_bytes = table->contents.layout.record_bytes;
+
+        return (struct codec_record){
+                .bytes = table->rows + row * n_bytes,
+                .n_bytes = n_bytes,
+                .row = row,
+                .n_stages = table->contents.header.n_stages,
+        };
+}
+
+/* Ones before `position` of a level, and whether it is one itself. Each word is read once. */
+static inline uint64_t codec_tier_rank(const struct table_tier_block *level, uint64_t position,
+                                       bool *ret_marked) {
+        const struct table_tier_block *b = level + position / TABLE_TIER_BLOCK_ROWS;
+        uint64_t bit = position % TABLE_TIER_BLOCK_ROWS, word;
+        uint64_t rank = __atomic_load_n(&b->rank, __ATOMIC_RELAXED);
+
+        for (uint64_t w = 0; w < bit / 64; w++) {
+                word = __atomic_load_n(&b->bits[w], __ATOMIC_RELAXED);
+                rank += (uint64_t)__builtin_popcountll(word);
+        }
+        word = __atomic_load_n(&b->bits[bit / 64], __ATOMIC_RELAXED);
+        *ret_marked = word >> bit % 64 & 1;
+        return rank + (uint64_t)__builtin_popcountll(word & ((UINT64_C(1) << bit % 64) - 1));
+}
+
+/*
+ * FORMAT.md, "Tiers". The map was checked when the file was opened, but whoever owns the file may
+ * have overwritten it since. So a rank counts for no more than its level's rows, and a bit only
+ * below that: then the offset is at most that of the chunk's last record, and the record ends
+ * inside it. What a lying map decodes to is some row, as with any other byte of the file.
+ */
+static inline struct codec_record codec_find_tiered(const struct codec_table *table, uint64_t row) {
+        const struct table_header *h = &table->contents.header;
+        const struct table_layout *l = &table->contents.layout;
+        uint64_t offset = row * l->tier_bytes[0], position = row, n_rows = h->n_rows;
+        uint32_t tier = 0;
+
+        for (uint32_t level = 1; level < h->n_tiers; level++) {
+                uint64_t n_marked = h->tier_rows[level - 1], rank = n_marked;
+                bool marked = false;
+
+                if (position < n_rows)
+                        rank = codec_tier_rank(table->tiers + l->level_first[level - 1], position,
+                                               &marked);
+                marked = marked && rank < n_marked;
+                rank = MIN(rank, n_marked);
+                tier += marked && tier == level - 1;
+                offset += rank * (l->tier_bytes[level] - l->tier_bytes[level - 1]);
+                position = rank;
+                n_rows = n_marked;
+        }
+        return (struct codec_record){
+                .bytes = table->rows + offset,
+                .n_bytes = l->tier_bytes[tier],
+                .row = row,
+                .n_stages = h->tier_stages[tier],
+        };
+}
+
+static inline struct codec_record codec_find(const struct codec_table *table, uint64_t row) {
+        return table->contents.header.n_tiers > 1 ? codec_find_tiered(table, row)
+                                                  : codec_find_uniform(table, row);
 }
 
 /* Codebooks of the row's group in column group 0; those of the next follow `group_bytes` on. */
 static inline const uint16_t *codec_row_codebooks(const struct codec_table *table, uint64_t row) {
         const struct table_layout *l = &table->contents.layout;
-        uint64_t row_group = row / table->contents.header.group_rows;
+        uint64_t row_group = l->n_row_groups == 1 ? 0 : row / table->contents.header.group_rows;
 
         return table->codebooks + row_group * l->n_col_groups * (l->group_bytes / sizeof(uint16_t));
 }
@@ -39,21 +105,44 @@ static inline uint16_t codec_load_half(const uint8_t *bytes) {
         return half;
 }
 
-/* One layer: `weights` are half[n_in][n_out] and then the bias, half[n_out]. */
-typedef void codec_layer_fn(const uint16_t *weights, const float *inputs, size_t n_in, size_t n_out,
-                            bool relu, float *ret_outputs);
+/* ---- The adaptor (adaptor-scalar.c) ---- */
+
+/* One layer, in place: weights [n_in][n_out] of either type. */
+struct codec_layer {
+        const uint16_t *halves; /* NULL: int8 */
+        const int8_t *integers; /* NULL: half */
+        const uint16_t *scales; /* half[n_out]; int8 only */
+        const uint16_t *biases; /* half[n_out] */
+        size_t n_in, n_out;
+        bool relu;
+};
+
+typedef void codec_layer_fn(const struct codec_layer *layer, const float *inputs,
+                            float *ret_outputs);
 
 /*
  * FORMAT.md, decoding step 3: the adaptor's n_dims outputs for a record, inside `scratch`; NULL for
  * a table without an adaptor.
  */
-const float *codec_adaptor(const struct codec_table *table, const uint8_t *record,
+const float *codec_adaptor(const struct codec_table *table, const struct codec_record *record,
                            codec_layer_fn *layer, float *scratch);
 
+/* The outputs of an adaptor without inputs, which are the same for all rows: half[n_dims]. NULL for
+ * every other table. */
+const uint16_t *codec_adaptor_means(const struct codec_table *table);
+
+codec_layer_fn codec_scalar_layer;
+
+/* ---- The scalar decoder (decode-scalar.c) ---- */
+
+/* Codes of block `block` of a packed sequence (FORMAT.md, "Packed codes"). */
+void codec_unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t block,
+                        uint8_t ret_codes[TABLE_BLOCK_CODES]);
+
 /* The record is the row: no instruction set does better than memcpy(). */
-void codec_decode_f32(const struct codec_table *table, uint64_t row, float *scratch,
-                      float *ret_values);
+void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,
+                      float *scratch, float *ret_values);
 
 /* FORMAT.md, decoding steps 1 and 2, and the addition of `addends` (NULL: none). */
-void codec_scalar_codes(const struct codec_table *table, uint64_t row, const float *addends,
-                        float *ret_values);
+void codec_scalar_codes(const struct codec_table *table, const struct codec_record *record,
+                        const float *addends, float *ret_values);

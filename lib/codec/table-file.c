@@ -2,7 +2,8 @@
 /*
  * A .carvq file as a read-only mapping. Trusts nothing but the kernel's word on the file's length;
  * a file cut short while mapped raises SIGBUS in whoever touches it, and the owner of the mapping
- * deals with that. Mapping reads one page; only verification reads the rest. Any thread.
+ * deals with that. Mapping reads one page and the tier map; only verification reads the rest. Any
+ * thread.
  */
 #include "codec.h"
 
@@ -19,6 +20,9 @@
 /* Read ahead of the checksum by this much, since the advice above turns the kernel's off. */
 #define VERIFY_WINDOW_BYTES (UINT64_C(4) << 20)
 
+/* 32 KiB of the tier map at a time. */
+#define TIER_WINDOW_BLOCKS 512u
+
 void codec_table_init(struct codec_table *table, const struct table_contents *contents,
                       const void *file) {
         const uint8_t *bytes = file;
@@ -31,13 +35,15 @@ void codec_table_init(struct codec_table *table, const struct table_contents *co
                 table->codebooks = (const void *)(bytes + contents->codebooks.offset);
         if (contents->adaptor.length)
                 table->adaptor = (const void *)(bytes + contents->adaptor.offset);
+        if (contents->tiers.length)
+                table->tiers = (const void *)(bytes + contents->tiers.offset);
 }
 
-static int read_head(int fd, uint8_t *head, size_t wanted, size_t *ret_bytes) {
+static int read_at(int fd, uint64_t offset, void *bytes, size_t wanted, size_t *ret_bytes) {
         size_t n = 0;
 
         while (n < wanted) {
-                ssize_t r = pread(fd, head + n, wanted - n, (off_t)n);
+                ssize_t r = pread(fd, (uint8_t *)bytes + n, wanted - n, (off_t)(offset + n));
 
                 if (r < 0 && errno == EINTR)
                         continue;
@@ -48,6 +54,33 @@ static int read_head(int fd, uint8_t *head, size_t wanted, size_t *ret_bytes) {
                 n += (size_t)r;
         }
         *ret_bytes = n;
+        return 0;
+}
+
+/* By pread(), not through a mapping: a file that is cut now must not kill who opens it. */
+static int check_tiers(int fd, const struct table_contents *c, struct fault *ret_fault) {
+        struct table_tier_block blocks[TIER_WINDOW_BLOCKS];
+        struct table_tiers_cursor cursor = { 0 };
+        uint64_t end = c->tiers.offset + c->tiers.length;
+
+        for (uint64_t at = c->tiers.offset; at < end;) {
+                size_t wanted = MIN(sizeof(blocks), end - at), n_bytes = 0;
+                int r;
+
+                r = read_at(fd, at, blocks, wanted, &n_bytes);
+                if (r < 0)
+                        return fault_set(ret_fault, r, "read of chunk tiers: %s", strerror(-r));
+                if (n_bytes < wanted)
+                        return fault_set(ret_fault, -EBADMSG,
+                                         "chunk tiers: the file ends at byte %" PRIu64
+                                         ", expected it to go on to byte %" PRIu64,
+                                         at + n_bytes, end);
+                r = table_tiers_check_next(c, blocks, wanted / sizeof(blocks[0]), &cursor,
+                                           ret_fault);
+                if (r < 0)
+                        return r;
+                at += wanted;
+        }
         return 0;
 }
 
@@ -64,10 +97,12 @@ int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault)
         if (!S_ISREG(st.st_mode))
                 return fault_set(ret_fault, -EBADMSG, "not a regular file");
 
-        r = read_head(fd, head, MIN(sizeof(head), (uint64_t)st.st_size), &head_bytes);
+        r = read_at(fd, 0, head, MIN(sizeof(head), (uint64_t)st.st_size), &head_bytes);
         if (r < 0)
                 return fault_set(ret_fault, r, "read of the header: %s", strerror(-r));
         r = table_check(head, head_bytes, (uint64_t)st.st_size, &contents, ret_fault);
+        if (r >= 0)
+                r = check_tiers(fd, &contents, ret_fault);
         if (r < 0)
                 return r;
 
@@ -172,13 +207,19 @@ static int verify_chunk(const struct codec_file *file, const struct table_chunk 
                                  ": checksum is %016" PRIx64 ", expected %016" PRIx64,
                                  name, chunk->offset, chunk->offset + chunk->length - 1, checksum,
                                  chunk->checksum);
+        if (chunk->id == TABLE_CHUNK_TIERS) {
+                r = table_tiers_check(&file->table.contents, file->table.tiers, ret_fault);
+                if (r < 0)
+                        return r;
+        }
         return check_gap(file, gap_first, chunk->offset, name, ret_fault);
 }
 
 int codec_file_verify(const struct codec_file *file, codec_verify_report report, void *userdata,
                       struct fault *ret_fault) {
         const struct table_contents *c = &file->table.contents;
-        const struct table_chunk *chunks[] = { &c->codebooks, &c->adaptor, &c->rows, &c->meta };
+        const struct table_chunk *chunks[] = { &c->codebooks, &c->adaptor, &c->tiers, &c->rows,
+                                               &c->meta };
         uint64_t end = sizeof(c->header) + c->header.n_chunks * sizeof(struct table_chunk);
         int first_r = 0;
 

@@ -35,7 +35,7 @@ static const struct {
         { "gemma", { CARVQ_TABLE(1000, 640, 4, 4, 10) } },
         { "adapted",
           { CARVQ_TABLE(500, 1024, 3, 4, 8), .row_scale = 1, .latent_dims = 6,
-            .hidden_dims = { 16 } } },
+            .hidden_dims = { 16 }, .adaptor_type = TABLE_ADAPTOR_HALF, .latent_bits = 16 } },
         { "word2vec", { CARVQ_TABLE(5000, 100, 3, 4, 8) } },
         { "one-dim", { CARVQ_TABLE(300, 1, 1, 3, 4) } },
         { "seven", { CARVQ_TABLE(77, 7, 2, 5, 3), .row_scale = 1 } },

@@ -63,11 +63,16 @@ static void fill_halves(uint8_t *bytes, uint64_t n, uint64_t *random) {
         }
 }
 
-static void fill_record(const struct table_header *h, uint8_t *record, uint64_t *random) {
+static void fill_bytes(uint8_t *bytes, uint64_t n, uint64_t *random) {
+        for (uint64_t i = 0; i < n; i++)
+                bytes[i] = (uint8_t)(test_random(random) >> 32);
+}
+
+static void fill_record(const struct table_header *h, uint8_t *record, uint64_t n_bytes,
+                        uint64_t *random) {
         float value;
 
-        for (uint64_t i = 0; i < h->record_bytes; i++)
-                record[i] = (uint8_t)(test_random(random) >> 32);
+        fill_bytes(record, n_bytes, random);
         switch (h->codec) {
         case TABLE_CODEC_F32:
                 for (uint32_t i = 0; i < h->n_dims; i++) {
@@ -84,19 +89,69 @@ static void fill_record(const struct table_header *h, uint8_t *record, uint64_t 
                 memcpy(record, &value, sizeof(value));
                 break;
         case TABLE_CODEC_CARVQ:
-                fill_halves(record, h->row_scale + (uint64_t)h->latent_dims, random);
+                fill_halves(record, h->row_scale + (h->latent_bits == 16 ? h->latent_dims : 0ull),
+                            random);
                 break;
+        }
+}
+
+void test_random_tiers(const struct table_header *h, uint64_t *random, uint8_t *ret_tiers) {
+        memset(ret_tiers, 0, h->n_rows);
+        for (uint32_t t = 1; t < h->n_tiers; t++)
+                for (uint64_t n = 0; n < h->tier_rows[t - 1];) {
+                        uint64_t row = test_random(random) % h->n_rows;
+
+                        /* Falls on the next of the rows that have one tier less. */
+                        while (ret_tiers[row] != t - 1)
+                                row = (row + 1) % h->n_rows;
+                        ret_tiers[row] = (uint8_t)t;
+                        n++;
+                }
+}
+
+static void fill_rows(const struct table_header *h, const struct table_layout *l,
+                      const uint8_t *tiers, uint8_t *bytes, uint64_t *random) {
+        for (uint64_t row = 0; row < h->n_rows; row++) {
+                uint64_t n_bytes = tiers ? l->tier_bytes[tiers[row]] : l->record_bytes;
+
+                fill_record(h, bytes, n_bytes, random);
+                bytes += n_bytes;
+        }
+}
+
+/* Of an int8 adaptor only the halves are halves. */
+static void fill_adaptor(const struct table_header *h, uint8_t *bytes, uint64_t n_bytes,
+                         uint64_t *random) {
+        const size_t outs[] = { h->hidden_dims[0], h->hidden_dims[1], h->n_dims };
+        size_t n_in = h->latent_dims;
+
+        fill_halves(bytes, n_bytes / 2, random);
+        for (size_t i = 0; h->adaptor_type == TABLE_ADAPTOR_INT8 && i < ARRAY_SIZE(outs); i++) {
+                if (!outs[i])
+                        continue;
+                fill_bytes(bytes + 4 * outs[i], n_in * outs[i], random);
+                bytes += 4 * outs[i] + (n_in * outs[i] + 1) / 2 * 2;
+                n_in = outs[i];
         }
 }
 
 void make_table(struct table_header *header, const char *meta, uint64_t *random,
                 struct guarded *ret_file) {
         struct table_chunk chunks[TABLE_CHUNKS_MAX];
+        _cleanup_(freep) uint8_t *tiers = NULL;
         struct fault fault = { 0 };
+        struct table_layout layout;
         struct guarded file;
 
+        if (header->codec == TABLE_CODEC_CARVQ && !header->n_tiers)
+                table_set_one_tier(header, header->n_stages);
         if (table_plan(header, meta ? strlen(meta) : 0, chunks, &fault) < 0)
                 die(fault.text);
+        table_layout_compute(header, &layout, NULL);
+        if (header->n_tiers > 1) {
+                tiers = malloc(header->n_rows);
+                test_random_tiers(header, random, tiers);
+        }
 
         guarded_init(&file, align_up(header->file_bytes, TABLE_CHUNK_ALIGNMENT));
         for (uint32_t i = 0; i < header->n_chunks; i++) {
@@ -104,8 +159,11 @@ void make_table(struct table_header *header, const char *meta, uint64_t *random,
                 uint8_t *bytes = file.bytes + c->offset;
 
                 if (c->id == TABLE_CHUNK_ROWS)
-                        for (uint64_t row = 0; row < header->n_rows; row++)
-                                fill_record(header, bytes + row * header->record_bytes, random);
+                        fill_rows(header, &layout, tiers, bytes, random);
+                else if (c->id == TABLE_CHUNK_TIERS)
+                        table_tiers_fill(header, tiers, (void *)bytes);
+                else if (c->id == TABLE_CHUNK_ADAPTOR)
+                        fill_adaptor(header, bytes, c->length, random);
                 else if (c->id == TABLE_CHUNK_META)
                         memcpy(bytes, meta, c->length);
                 else
@@ -129,11 +187,13 @@ void guard_table(const struct table_contents *contents, const struct guarded *fi
         guard_chunk(&contents->rows, file, &ret_memory->rows);
         guard_chunk(&contents->codebooks, file, &ret_memory->codebooks);
         guard_chunk(&contents->adaptor, file, &ret_memory->adaptor);
+        guard_chunk(&contents->tiers, file, &ret_memory->tiers);
         *ret_table = (struct codec_table){
                 .contents = *contents,
                 .rows = ret_memory->rows.bytes,
                 .codebooks = (const void *)ret_memory->codebooks.bytes,
                 .adaptor = (const void *)ret_memory->adaptor.bytes,
+                .tiers = (const void *)ret_memory->tiers.bytes,
         };
 }
 
@@ -141,6 +201,7 @@ void guarded_table_deinit(struct guarded_table *memory) {
         guarded_deinit(&memory->rows);
         guarded_deinit(&memory->codebooks);
         guarded_deinit(&memory->adaptor);
+        guarded_deinit(&memory->tiers);
 }
 
 size_t test_kernels(const struct codec_kernels *ret_sets[8]) {

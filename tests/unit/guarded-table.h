@@ -29,15 +29,19 @@ void guarded_deinit(struct guarded *memory);
 
 /*
  * A whole sealed file for the header's parameters, chunk checksums included; ends the program when
- * they are not sound. `header` is completed. The file starts at a multiple of 64 bytes, so the
+ * they are not sound. `header` is completed; without tiers every row has n_stages stages, else the
+ * rows' tiers are random. The file starts at a multiple of 64 bytes, so the
  * guard may follow up to 63 bytes behind it.
  */
 void make_table(struct table_header *header, const char *meta, uint64_t *random,
                 struct guarded *ret_file);
 
+/* Random tiers for all rows, as many of each as the header says. */
+void test_random_tiers(const struct table_header *header, uint64_t *random, uint8_t *ret_tiers);
+
 /* A file's chunks, each in memory of its own with a guard right behind its last byte. */
 struct guarded_table {
-        struct guarded rows, codebooks, adaptor;
+        struct guarded rows, codebooks, adaptor, tiers;
 };
 
 struct codec_table;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The decoders. A reference written here from FORMAT.md alone, one value at a time, against the
- * scalar kernels; those against every other set, over lengths around each vector width, all shapes
+ * The decoders. A reference written from FORMAT.md alone, one value at a time, against the scalar
+ * kernels; those against every other set, over lengths around each vector width, all shapes
  * of groups and adaptors, any place of the output, with inaccessible pages right behind all memory.
  */
 #include <math.h>
@@ -14,164 +14,25 @@
 
 #include <cmocka.h>
 
-#include "lib/codec/codec.h"
 #include "guarded-table.h"
+#include "lib/codec/codec.h"
+#include "reference-decoder.h"
 
 static uint64_t seed;
 static const struct codec_kernels *sets[8];
 static size_t n_sets;
-
-/* ---- The reference ---- */
-
-static float reference_half(const uint8_t *bytes) {
-        uint32_t half = bytes[0] | (uint32_t)bytes[1] << 8;
-        int exponent = (int)(half >> 10 & 31), mantissa = (int)(half & 0x3ff);
-        double value = exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24);
-
-        if (exponent == 31)
-                value = mantissa ? (double)NAN : (double)INFINITY;
-        return (float)(half & 0x8000 ? -value : value);
-}
-
-static uint32_t reference_code(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t i) {
-        uint32_t code = 0, shift = 0;
-
-        for (uint32_t w = 8; w; w /= 2) {
-                size_t run_bytes = 0, block_at = 0, q = 0;
-
-                if (!(bits & w))
-                        continue;
-                for (size_t first = 0; first < n_codes; first += 64) {
-                        size_t t = n_codes - first < 64 ? n_codes - first : 64;
-                        size_t bytes = (t * w + 7) / 8;
-
-                        if (i / 64 == first / 64) {
-                                block_at = run_bytes;
-                                q = bytes;
-                        }
-                        run_bytes += bytes;
-                }
-                code |= (packed[block_at + i % 64 % q] >> i % 64 / q * w & ((1u << w) - 1))
-                        << shift;
-                shift += w;
-                packed += run_bytes;
-        }
-        return code;
-}
-
-static void reference_layer(const uint8_t *weights, const float *x, size_t n_in, size_t n_out,
-                            bool relu, float *ret_y) {
-        for (size_t o = 0; o < n_out; o++) {
-                float y = reference_half(weights + 2 * (n_in * n_out + o));
-
-                for (size_t i = 0; i < n_in; i++)
-                        if (x[i] != 0) {
-                                float product =
-                                        reference_half(weights + 2 * (i * n_out + o)) * x[i];
-                                y = y + product;
-                        }
-                ret_y[o] = relu && !(y > 0) ? 0 : y;
-        }
-}
-
-static void reference_adaptor(const struct codec_table *table, const uint8_t *latent,
-                              float *ret_a) {
-        const struct table_header *h = &table->contents.header;
-        const uint8_t *weights = (const void *)table->adaptor;
-        float buffers[3][64];
-        size_t n_in = h->latent_dims, at = 0;
-
-        for (size_t i = 0; i < n_in; i++)
-                buffers[0][i] = reference_half(latent + 2 * i);
-        for (; at < 2 && h->hidden_dims[at]; at++) {
-                reference_layer(weights, buffers[at], n_in, h->hidden_dims[at], true,
-                                buffers[at + 1]);
-                weights += 2 * (n_in + 1) * h->hidden_dims[at];
-                n_in = h->hidden_dims[at];
-        }
-        reference_layer(weights, buffers[at], n_in, h->n_dims, false, ret_a);
-}
-
-static void reference_carvq(const struct codec_table *table, uint64_t row, const uint8_t *record,
-                            float *ret_values) {
-        const struct table_header *h = &table->contents.header;
-        const uint8_t *codebooks = (const void *)table->codebooks;
-        size_t n = h->n_dims, slots = h->subvector_dims, J = (n + slots - 1) / slots;
-        size_t col_groups = (J + h->group_cols - 1) / h->group_cols;
-        size_t entries = (size_t)1 << h->codebook_bits;
-        size_t stage_bytes = table_packed_bytes(J, h->codebook_bits);
-        const uint8_t *latent = record + 2 * h->row_scale, *codes = latent + 2 * h->latent_dims;
-        float *a = calloc(n, sizeof(float));
-
-        if (h->latent_dims)
-                reference_adaptor(table, latent, a);
-        for (size_t d = 0; d < slots; d++)
-                for (size_t j = 0; j < J && d * J + j < n; j++) {
-                        size_t group = row / h->group_rows * col_groups + j / h->group_cols;
-                        float v = 0;
-
-                        for (size_t l = 0; l < h->n_stages; l++) {
-                                size_t code = reference_code(codes + l * stage_bytes, J,
-                                                             h->codebook_bits, j);
-                                size_t at =
-                                        ((group * h->n_stages + l) * slots + d) * entries + code;
-                                float c = reference_half(codebooks + 2 * at);
-
-                                v = l == 0 ? c : v + c;
-                        }
-                        if (h->row_scale)
-                                v = v * reference_half(record);
-                        if (h->latent_dims)
-                                v = v + a[d * J + j];
-                        ret_values[d * J + j] = v;
-                }
-        free(a);
-}
-
-static void reference_row(const struct codec_table *table, uint64_t row, float *ret_values) {
-        const struct table_header *h = &table->contents.header;
-        const uint8_t *record = table->rows + row * h->record_bytes;
-        float scale = 0;
-
-        if (h->codec == TABLE_CODEC_INT8 || h->codec == TABLE_CODEC_INT4)
-                memcpy(&scale, record, sizeof(scale));
-        for (size_t i = 0; i < h->n_dims; i++)
-                switch (h->codec) {
-                case TABLE_CODEC_F32:
-                        memcpy(&ret_values[i], record + 4 * i, 4);
-                        break;
-                case TABLE_CODEC_F16:
-                        ret_values[i] = reference_half(record + 2 * i);
-                        break;
-                case TABLE_CODEC_BF16: {
-                        uint8_t wide[4] = { 0, 0, record[2 * i], record[2 * i + 1] };
-                        memcpy(&ret_values[i], wide, 4);
-                        break;
-                }
-                case TABLE_CODEC_INT8:
-                        ret_values[i] = scale * (float)(record[4 + i] < 128 ? record[4 + i]
-                                                                            : record[4 + i] - 256);
-                        break;
-                case TABLE_CODEC_INT4:
-                        ret_values[i] =
-                                scale *
-                                (float)((int)reference_code(record + 4, h->n_dims, 4, i) - 8);
-                        break;
-                }
-        if (h->codec == TABLE_CODEC_CARVQ)
-                reference_carvq(table, row, record, ret_values);
-}
 
 /* ---- Comparing ---- */
 
 static void fail_at(const struct table_header *h, const char *set, uint64_t row, size_t i,
                     float found, float expected) {
         fail_msg("%s, %s: n %u, L %u, k %u, h %u, groups %" PRIu64
-                 "x%u, scale %u, adaptor %ux%ux%u,"
+                 "x%u, scale %u, adaptor %s %ux%ux%u, tiers %u,"
                  " row %" PRIu64 ", dimension %zu: %a, expected %a",
                  table_codec_name(h->codec), set, h->n_dims, h->n_stages, h->codebook_bits,
-                 h->subvector_dims, h->group_rows, h->group_cols, h->row_scale, h->latent_dims,
-                 h->hidden_dims[0], h->hidden_dims[1], row, i, (double)found, (double)expected);
+                 h->subvector_dims, h->group_rows, h->group_cols, h->row_scale,
+                 table_adaptor_name(h->adaptor_type), h->latent_dims, h->hidden_dims[0],
+                 h->hidden_dims[1], h->n_tiers, row, i, (double)found, (double)expected);
 }
 
 /* The same bytes; any NaN for a NaN; `bound` apart where it is not 0. */
@@ -201,9 +62,11 @@ static void check_set(const struct codec_kernels *set, const struct codec_table 
         const struct table_header *h = &table->contents.header;
         size_t n_floats = out->n_bytes / sizeof(float), at = n_floats - h->n_dims - shift;
         float *values = (float *)(void *)out->bytes;
+        struct codec_record record;
 
         memset(out->bytes, 0xa5, out->n_bytes);
-        set->decode[h->codec](table, row, scratch, values + at);
+        record = set->find(table, row);
+        set->decode[h->codec](table, &record, scratch, values + at);
         assert_row(h, set->name, row, values + at, expected, bound);
         for (size_t i = 0; i < out->n_bytes; i++)
                 if ((i < at * 4 || i >= (at + h->n_dims) * 4) && out->bytes[i] != 0xa5)
@@ -233,7 +96,10 @@ static void check_table(struct table_header header, uint64_t *random, bool wild)
         guard_table(&contents, &file, &table, &memory);
         guarded_init(&out, (header.n_dims + 40) * sizeof(float));
         guarded_init(&scratch, codec_scratch_floats(&header) * sizeof(float));
-        for (uint64_t row = 0; row<header.n_rows; row += header.n_rows> 1 ? header.n_rows - 1 : 1) {
+        /* The first and the last row; of tiers every one. */
+        uint64_t step = header.n_tiers > 1 || header.n_rows == 1 ? 1 : header.n_rows - 1;
+
+        for (uint64_t row = 0; row < header.n_rows; row += step) {
                 size_t shift = test_random(random) % 20;
 
                 reference_row(&table, row, exact);
@@ -330,30 +196,105 @@ static void test_carvq_codes(void **state) {
                                             &random, false);
 }
 
+/* k > 4, another layout with kernels of its own: lengths and slots around the pieces that they work
+ * in, odd ones, groups that end inside a block, and all that may follow a sum. */
+static void test_large_codebooks(void **state) {
+        const uint32_t slots[] = { 1, 3, 5, 8, 10, 13, 16, 17, 24, 32, 48, 64 };
+        const uint32_t groups[] = { TABLE_DIMS_MAX, 1, 3, 16, 100 };
+        uint64_t random = seed;
+        uint32_t count = 0;
+
+        (void)state;
+        for (size_t n = 0; n < ARRAY_SIZE(all_dims); n++)
+                for (size_t h = 0; h < ARRAY_SIZE(slots); h++)
+                        for (uint32_t bits = 5; bits <= 8; bits++) {
+                                struct table_header header = {
+                                        .n_rows = 3,
+                                        .n_dims = all_dims[n],
+                                        .codec = TABLE_CODEC_CARVQ,
+                                        .n_stages = 1 + count % 9,
+                                        .codebook_bits = bits,
+                                        .subvector_dims = slots[h],
+                                        .group_cols = groups[count % ARRAY_SIZE(groups)],
+                                        .group_rows = 2,
+                                        .row_scale = count / 2 % 2,
+                                        .adaptor_type = count % 7 < 2 ? 1 + count % 7 : 0,
+                                };
+
+                                count++;
+                                /* The widest are slow, and as many codebooks as sub-vectors, too.
+                                 */
+                                if (all_dims[n] > 2048 && (count % 5 || header.group_cols < 100))
+                                        continue;
+                                check_table(header, &random, count % 11 == 0);
+                        }
+}
+
+/* Rows of all tiers, of both layouts, with nothing, something or everything else in the record. */
+static void test_tiers(void **state) {
+        const uint32_t dims[] = { 1, 33, 100, 384 }, slots[] = { 1, 5, 8, 16 };
+        uint64_t random = seed;
+
+        (void)state;
+        for (uint32_t i = 0; i < 1200; i++) {
+                struct table_header h = {
+                        .n_rows = 1 + test_random(&random) % 20,
+                        .n_dims = dims[i % ARRAY_SIZE(dims)],
+                        .codec = TABLE_CODEC_CARVQ,
+                        .n_tiers = 2 + i / 4 % 3,
+                        .codebook_bits = 1 + i % 8,
+                        .subvector_dims = slots[test_random(&random) % ARRAY_SIZE(slots)],
+                        .group_cols = i % 3 ? 65536 : 16,
+                        .row_scale = i % 2,
+                        .adaptor_type = i / 8 % 3,
+                };
+                uint64_t left = h.n_rows;
+
+                h.group_rows = 1 + test_random(&random) % h.n_rows;
+                if (h.adaptor_type && i % 5) {
+                        h.latent_dims = 1 + i % 5;
+                        h.latent_bits = i % 2 ? 8 : 16;
+                }
+                for (uint32_t t = 0; t < h.n_tiers; t++) {
+                        h.n_stages = t ? h.n_stages + 1 + i % 3 : i / 3 % 3;
+                        h.tier_stages[t] = (uint8_t)h.n_stages;
+                        if (t)
+                                left = h.tier_rows[t - 1] = 1 + test_random(&random) % left;
+                }
+                check_table(h, &random, false);
+        }
+}
+
 static void test_adaptors(void **state) {
-        const uint32_t shapes[][3] = { { 1, 0, 0 },   { 3, 0, 0 },   { 16, 0, 0 }, { 5, 7, 0 },
-                                       { 16, 33, 0 }, { 8, 17, 19 }, { 2, 1, 1 },  { 33, 64, 48 } };
+        const uint32_t shapes[][3] = { { 1, 0, 0 }, { 3, 0, 0 },   { 16, 0, 0 },
+                                       { 5, 7, 0 }, { 16, 33, 0 }, { 8, 17, 19 },
+                                       { 2, 1, 1 }, { 0, 0, 0 },   { 33, 64, 48 } };
         uint64_t random = seed;
 
         (void)state;
         for (size_t n = 0; n < ARRAY_SIZE(all_dims); n++)
-                for (size_t i = 0; i < 2 * ARRAY_SIZE(shapes); i++) {
+                for (uint32_t i = 0; i < 8 * ARRAY_SIZE(shapes); i++) {
+                        const uint32_t *shape = shapes[i / 8];
+
                         if (all_dims[n] > 2048 && i % 7)
                                 continue;
                         check_table(
-                                (struct table_header){
-                                        .n_rows = 2,
-                                        .n_dims = all_dims[n],
-                                        .codec = TABLE_CODEC_CARVQ,
-                                        .n_stages = 3,
-                                        .codebook_bits = i == 3 ? 5 : 4,
-                                        .subvector_dims = 8,
-                                        .group_cols = 65536,
-                                        .group_rows = 2,
-                                        .row_scale = (uint32_t)(i / ARRAY_SIZE(shapes)),
-                                        .latent_dims = shapes[i % ARRAY_SIZE(shapes)][0],
-                                        .hidden_dims = { shapes[i % ARRAY_SIZE(shapes)][1],
-                                                         shapes[i % ARRAY_SIZE(shapes)][2] } },
+                                (struct table_header){ .n_rows = 2,
+                                                       .n_dims = all_dims[n],
+                                                       .codec = TABLE_CODEC_CARVQ,
+                                                       .n_stages = 3,
+                                                       .codebook_bits = i % 5 == 3 ? 3 + i % 6 : 4,
+                                                       .subvector_dims = 8,
+                                                       .group_cols = 65536,
+                                                       .group_rows = 2,
+                                                       .row_scale = i & 1,
+                                                       .adaptor_type = i & 2 ? TABLE_ADAPTOR_INT8
+                                                                             : TABLE_ADAPTOR_HALF,
+                                                       .latent_bits = !shape[0] ? 0
+                                                                      : i & 4   ? 8
+                                                                                : 16,
+                                                       .latent_dims = shape[0],
+                                                       .hidden_dims = { shape[1], shape[2] } },
                                 &random, false);
                 }
 }
@@ -448,7 +389,8 @@ int main(void) {
                 cmocka_unit_test(test_plain_codecs), cmocka_unit_test(test_carvq_shapes),
                 cmocka_unit_test(test_carvq_codes),  cmocka_unit_test(test_adaptors),
                 cmocka_unit_test(test_wild_bytes),   cmocka_unit_test(test_extreme_parameters),
-                cmocka_unit_test(test_conversions),
+                cmocka_unit_test(test_conversions),  cmocka_unit_test(test_large_codebooks),
+                cmocka_unit_test(test_tiers),
         };
 
         seed = test_seed();

@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
+#include "guarded-table.h"
 #include "lib/codec/codec.h"
 #include "lib/codec/half.h"
-#include "guarded-table.h"
 
 #define N_ROWS 50u
 #define N_DIMS 100u
@@ -47,8 +47,11 @@ static int set_up(void **state) {
         if (table_check(file.bytes, TABLE_HEAD_BYTES_MAX, header.file_bytes, &contents, NULL) < 0)
                 return -1;
         codec_table_init(&table, &contents, file.bytes);
-        for (uint64_t row = 0; row < N_ROWS; row++)
-                codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](&table, row, NULL, rows[row]);
+        for (uint64_t row = 0; row < N_ROWS; row++) {
+                struct codec_record record = codec_kernels_scalar.find(&table, row);
+
+                codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](&table, &record, NULL, rows[row]);
+        }
         return 0;
 }
 

@@ -232,6 +232,7 @@ static void check_records(uint32_t n_dims, struct rvq_shape shape, uint32_t grou
         struct fault fault = { 0 };
         uint8_t *records;
 
+        table_set_one_tier(&h, shape.n_stages);
         assert_int_equal(quantizer_init(&q, &h, NULL, &fault), 0);
         assert_int_equal(quantizer_train(&q, rows, N_ROWS, &effort, 4096, SEED, 2, &fault), 0);
         records = malloc(N_ROWS * q.layout.record_bytes);
@@ -247,7 +248,9 @@ static void check_records(uint32_t n_dims, struct rvq_shape shape, uint32_t grou
         table.rows = records;
         table.codebooks = q.codebooks;
         for (uint64_t r = 0; r < N_ROWS; r++) {
-                codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](&table, r, scratch, decoded);
+                struct codec_record record = codec_kernels_scalar.find(&table, r);
+
+                codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](&table, &record, scratch, decoded);
                 closeness_add_row(&seen, rows + r * n_dims, decoded, n_dims);
         }
         /* Both add the same numbers in the same order: equal to the last bit. */
@@ -271,6 +274,8 @@ static void test_records_decode_as_claimed(void **state) {
                 check_records(100, (struct rvq_shape){ 3, 5, 8 }, 5, scale);
                 check_records(384, (struct rvq_shape){ 3, 4, 8 }, 64, scale);
                 check_records(640, (struct rvq_shape){ 2, 8, 8 }, 64, scale);
+                check_records(101, (struct rvq_shape){ 2, 5, 16 }, 3, scale);
+                check_records(101, (struct rvq_shape){ 2, 5, 16 }, 1, scale); /* one of 5 slots */
                 check_records(1031, (struct rvq_shape){ 5, 3, 8 }, 32, scale);
         }
 }
@@ -283,7 +288,9 @@ static void test_half_overflow_is_named(void **state) {
                                   .codebook_bits = 4,
                                   .subvector_dims = 8,
                                   .group_cols = 1,
-                                  .group_rows = 40 };
+                                  .group_rows = 40,
+                                  .n_tiers = 1,
+                                  .tier_stages = { 1 } };
         const struct rvq_effort effort = { .lloyd_passes = 3, .joint_passes = 3 };
         float *rows = random_values(40 * 8, 10);
         struct fault fault = { 0 };
@@ -325,6 +332,7 @@ static void test_scalar_codecs_decode_as_claimed(void **state) {
                         struct codec_table table = { 0 };
                         float *row = random_values(widths[w], 20 + w);
                         float claimed[384], decoded[384], *scratch;
+                        struct codec_record found;
                         uint8_t record[4 * 384];
                         uint32_t column;
 
@@ -336,7 +344,8 @@ static void test_scalar_codecs_decode_as_claimed(void **state) {
                                 64, align_up(codec_scratch_floats(&h) * sizeof(float) + 64, 64));
                         assert_int_equal(
                                 scalar_encode(codec, row, widths[w], record, claimed, &column), 0);
-                        codec_kernels_scalar.decode[codec](&table, 0, scratch, decoded);
+                        found = codec_kernels_scalar.find(&table, 0);
+                        codec_kernels_scalar.decode[codec](&table, &found, scratch, decoded);
                         assert_memory_equal(claimed, decoded, widths[w] * sizeof(float));
                         for (uint32_t i = 0; i < widths[w]; i++)
                                 assert_true(fabsf(decoded[i] - row[i]) < 0.7f);

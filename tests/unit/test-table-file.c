@@ -29,6 +29,11 @@ static struct table_header carvq_header(void) {
                 .group_cols = 65536,
                 .group_rows = 40,
                 .latent_dims = 4,
+                .adaptor_type = TABLE_ADAPTOR_INT8,
+                .latent_bits = 8,
+                .n_tiers = 3,
+                .tier_stages = { 1, 2, 3 },
+                .tier_rows = { 20, 3 },
         };
 }
 
@@ -70,6 +75,8 @@ static void test_map(void **state) {
                          (const uint8_t *)file.map + file.table.contents.rows.offset);
         assert_non_null(file.table.codebooks);
         assert_non_null(file.table.adaptor);
+        assert_ptr_equal(file.table.tiers,
+                         (const uint8_t *)file.map + file.table.contents.tiers.offset);
         if (codec_file_verify(&file, NULL, NULL, &fault) < 0)
                 fail_msg("%s", fault.text);
         codec_file_unmap(&file);
@@ -90,6 +97,7 @@ static void test_plain_has_no_codebooks(void **state) {
         assert_int_equal(codec_file_map(fd, &file, NULL), 0);
         assert_null(file.table.codebooks);
         assert_null(file.table.adaptor);
+        assert_null(file.table.tiers);
         assert_int_equal(codec_file_verify(&file, NULL, NULL, NULL), 0);
         codec_file_unmap(&file);
         close(fd);
@@ -139,7 +147,7 @@ static void test_every_damaged_byte(void **state) {
         map = mmap(NULL, header.file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         assert_true(map != MAP_FAILED);
 
-        for (uint64_t i = sizeof(header) + 4 * sizeof(struct table_chunk); i < header.file_bytes;
+        for (uint64_t i = sizeof(header) + 5 * sizeof(struct table_chunk); i < header.file_bytes;
              i++) {
                 struct fault fault = { 0 };
 
@@ -176,6 +184,7 @@ static void test_first_damage_is_named(void **state) {
                 /* From the last to the first, each left in place: the first must be named. */
                 { c->meta.offset, &c->meta, "meta" },
                 { c->rows.offset + 99, &c->rows, "rows" },
+                { c->tiers.offset + 64, &c->tiers, "tiers" },
                 { c->adaptor.offset + c->adaptor.length - 1, &c->adaptor, "adaptor" },
                 { c->codebooks.offset, &c->codebooks, "codebooks" },
         };

@@ -28,6 +28,11 @@ static struct table_header carvq_header(void) {
                 .row_scale = 1,
                 .latent_dims = 3,
                 .hidden_dims = { 6, 5 },
+                .adaptor_type = TABLE_ADAPTOR_HALF,
+                .latent_bits = 16,
+                .n_tiers = 2,
+                .tier_stages = { 1, 3 },
+                .tier_rows = { 2 },
         };
 }
 
@@ -59,10 +64,28 @@ static void assert_accepted(const struct head *head) {
         if (check_head(head, &contents, &fault) < 0)
                 fail_msg("refused: %s", fault.text);
         assert_memory_equal(&contents.header, &head->header, sizeof(head->header));
-        assert_int_equal(contents.rows.length, head->header.n_rows * head->header.record_bytes);
+        assert_int_equal(contents.rows.length, contents.layout.rows_bytes);
+        if (head->header.n_tiers <= 1)
+                assert_int_equal(contents.rows.length,
+                                 head->header.n_rows * head->header.record_bytes);
         assert_int_equal(contents.rows.offset % 4096, 0);
         assert_int_equal(contents.codebooks.length, contents.layout.codebook_bytes);
         assert_int_equal(contents.adaptor.length, contents.layout.adaptor_bytes);
+        assert_int_equal(contents.tiers.length, contents.layout.tiers_bytes);
+        assert_int_equal(contents.tiers.offset % 64, 0);
+}
+
+/* As many tiers as there may be, from 0 stages on: half of all rows, half of these ... */
+static void set_tiers(struct table_header *h, uint32_t n_stages, uint32_t n_tiers) {
+        h->n_stages = n_stages;
+        h->n_tiers = MIN(n_tiers, n_stages + 1);
+        for (uint32_t t = 0; t < TABLE_TIERS_MAX; t++)
+                h->tier_stages[t] = (uint8_t)(t < h->n_tiers ? n_stages - (h->n_tiers - 1 - t) : 0);
+        for (uint32_t t = 1; t < TABLE_TIERS_MAX; t++)
+                h->tier_rows[t - 1] = t < h->n_tiers ? (h->n_rows >> t) + 1 : 0;
+        if (h->n_rows < 4) /* rounded up past the tier below: all rows are high */
+                for (uint32_t t = 1; t < h->n_tiers; t++)
+                        h->tier_rows[t - 1] = h->n_rows;
 }
 
 static void test_round_trips(void **state) {
@@ -84,13 +107,17 @@ static void test_round_trips(void **state) {
                         for (size_t i = 0; i < 4 * 4 * 3 * 3; i++) {
                                 head.header.codebook_bits = bits[i % 4];
                                 head.header.subvector_dims = slots[i / 4 % 4];
-                                head.header.n_stages = stages[i / 16 % 3];
+                                set_tiers(&head.header, stages[i / 16 % 3], 1 + i % 4);
                                 head.header.group_cols = i / 48 == 0 ? TABLE_DIMS_MAX : 3;
                                 head.header.group_rows = i / 48 == 2 ? rows[r] / 2 + 1 : rows[r];
                                 head.header.row_scale = i % 2;
-                                head.header.latent_dims = i % 3 * 7;
-                                head.header.hidden_dims[0] = i % 3 == 2 ? 33 : 0;
-                                head.header.hidden_dims[1] = i % 6 == 2 ? 9 : 0;
+                                head.header.adaptor_type = i / 2 % 3;
+                                head.header.latent_dims = i / 2 % 3 ? i % 3 * 7 : 0;
+                                head.header.latent_bits =
+                                        head.header.latent_dims ? 8 + i % 2 * 8 : 0;
+                                head.header.hidden_dims[0] = head.header.latent_dims == 14 ? 33 : 0;
+                                head.header.hidden_dims[1] =
+                                        head.header.hidden_dims[0] && i % 2 ? 9 : 0;
                                 plan_head(&head, i % 5 * 100);
                                 assert_accepted(&head);
                         }
@@ -111,6 +138,10 @@ static void test_limits(void **state) {
                                      .row_scale = 1,
                                      .latent_dims = TABLE_LATENT_DIMS_MAX,
                                      .hidden_dims = { 200, 200 },
+                                     .adaptor_type = TABLE_ADAPTOR_HALF,
+                                     .latent_bits = 16,
+                                     .n_tiers = 1,
+                                     .tier_stages = { TABLE_STAGES_MAX },
                              } };
         struct table_layout layout;
         struct fault fault = { 0 };
@@ -138,6 +169,7 @@ static void test_limits(void **state) {
                                         " 2^64 bytes");
         head.header.group_rows = 1 << 7; /* 2^62 bytes of codebooks, and 2^60 of rows: fits */
         head.header.latent_dims = head.header.hidden_dims[0] = head.header.hidden_dims[1] = 0;
+        head.header.adaptor_type = head.header.latent_bits = 0;
         head.header.row_scale = 0;
         assert_int_equal(table_plan(&head.header, 0, head.chunks, &fault), 0);
         head.header.group_rows = 1 << 6;
@@ -154,7 +186,7 @@ static void test_every_flip(void **state) {
         (void)state;
         plan_head(&head, 20);
         assert_accepted(&head);
-        for (size_t bit = 0; bit < 8 * (sizeof(head.header) + 4 * sizeof(head.chunks[0])); bit++) {
+        for (size_t bit = 0; bit < 8 * (sizeof(head.header) + 5 * sizeof(head.chunks[0])); bit++) {
                 struct fault fault = { 0 };
 
                 memcpy(bytes, &head, sizeof(head));
@@ -170,14 +202,14 @@ static void test_truncation(void **state) {
         struct head head = { .header = carvq_header() };
         struct table_contents contents;
         struct fault fault = { 0 };
-        uint64_t around[6] = { sizeof(head.header), sizeof(head.header) + 4 * 32 };
+        uint64_t around[7] = { sizeof(head.header), sizeof(head.header) + 5 * 32 };
         char expected[320];
 
         (void)state;
         plan_head(&head, 20);
-        for (size_t i = 0; i < 4; i++)
+        for (size_t i = 0; i < 5; i++)
                 around[2 + i] = head.chunks[i].offset + head.chunks[i].length;
-        assert_int_equal(around[5], head.header.file_bytes);
+        assert_int_equal(around[6], head.header.file_bytes);
 
         for (size_t i = 0; i < ARRAY_SIZE(around); i++)
                 for (uint64_t n = around[i] - 70; n <= around[i] + 70; n++) {
@@ -233,13 +265,13 @@ static const struct defect {
           "features_required at byte 16: bits 0x8000000000000001 are unknown, a newer program is"
           " needed" },
         { FIELD(header.reserved0), 1, true, -EBADMSG, "reserved0 at byte 68: expected 0" },
-        { FIELD(header.reserved1[0]), 1, true, -EBADMSG, "reserved1 at byte 112: expected 0" },
-        { FIELD(header.reserved1[127]), 1, true, -EBADMSG, "reserved1 at byte 239: expected 0" },
+        { FIELD(header.reserved1[0]), 1, true, -EBADMSG, "reserved1 at byte 152: expected 0" },
+        { FIELD(header.reserved1[87]), 1, true, -EBADMSG, "reserved1 at byte 239: expected 0" },
         { FIELD(header.n_rows), 0, true, -EBADMSG, "n_rows is 0, expected 1 to 1099511627776" },
         { FIELD(header.n_rows), TABLE_ROWS_MAX + 1, true, -EBADMSG,
           "n_rows is 1099511627777, expected 1 to 1099511627776" },
         { FIELD(header.n_rows), 6, true, -EBADMSG,
-          "chunk rows, length at byte 336: found 145, expected 174" },
+          "chunk rows, length at byte 368: found 103, expected 118" },
         { FIELD(header.n_dims), 0, true, -EBADMSG, "n_dims is 0, expected 1 to 65536" },
         { FIELD(header.n_dims), 65537, true, -EBADMSG, "n_dims is 65537, expected 1 to 65536" },
         { FIELD(header.codec), 0, true, -EBADMSG, "codec is 0, expected 1 to 6" },
@@ -252,9 +284,9 @@ static const struct defect {
           "n_chunks at byte 64: found 0, expected 1 to 16" },
         { FIELD(header.n_chunks), 17, false, -EBADMSG,
           "header_checksum at byte 248: does not match, the header is damaged" },
-        { FIELD(header.n_chunks), 5, true, -EBADMSG, "n_chunks at byte 64: found 5, expected 3" },
-        { FIELD(header.n_chunks), 3, true, -EBADMSG,
-          "file_bytes at byte 32: found 12500, expected 12433 (end of the last chunk)" },
+        { FIELD(header.n_chunks), 6, true, -EBADMSG, "n_chunks at byte 64: found 6, expected 4" },
+        { FIELD(header.n_chunks), 4, true, -EBADMSG,
+          "chunk codebooks, offset at byte 264: found 448, expected 384" },
         { FIELD(header.n_stages), 0, true, -EBADMSG, "n_stages is 0, expected 1 to 16" },
         { FIELD(header.n_stages), 17, true, -EBADMSG, "n_stages is 17, expected 1 to 16" },
         { FIELD(header.codebook_bits), 0, true, -EBADMSG, "codebook_bits is 0, expected 1 to 8" },
@@ -271,29 +303,54 @@ static const struct defect {
         { FIELD(header.row_scale), 2, true, -EBADMSG, "row_scale is 2, expected 0 to 1" },
         { FIELD(header.latent_dims), 1025, true, -EBADMSG,
           "latent_dims is 1025, expected 0 to 1024" },
-        { FIELD(header.latent_dims), 0, true, -EBADMSG, "hidden_dims[0] is 6, expected 0 to 0" },
-        { FIELD(header.hidden_dims[0]), 0, true, -EBADMSG, "hidden_dims[1] is 5, expected 0 to 0" },
+        { FIELD(header.latent_dims), 0, true, -EBADMSG, "hidden_dims[0] is 6, expected 0" },
+        { FIELD(header.hidden_dims[0]), 0, true, -EBADMSG, "hidden_dims[1] is 5, expected 0" },
         { FIELD(header.hidden_dims[1]), 65537, true, -EBADMSG,
           "hidden_dims[1] is 65537, expected 0 to 65536" },
+        { FIELD(header.adaptor_type), 0, true, -EBADMSG, "latent_dims is 3, expected 0" },
+        { FIELD(header.adaptor_type), 3, true, -EBADMSG, "adaptor_type is 3, expected 0 to 2" },
+        { FIELD(header.latent_bits), 0, true, -EBADMSG, "latent_bits is 0, expected 8 or 16" },
+        { FIELD(header.latent_bits), 4, true, -EBADMSG, "latent_bits is 4, expected 8 or 16" },
+        { FIELD(header.n_tiers), 0, true, -EBADMSG, "n_tiers is 0, expected 1 to 4" },
+        { FIELD(header.n_tiers), 5, true, -EBADMSG, "n_tiers is 5, expected 1 to 4" },
+        { FIELD(header.n_tiers), 1, true, -EBADMSG, "tier_stages[0] is 1, expected 3" },
+        { FIELD(header.n_tiers), 3, true, -EBADMSG, "tier_stages[1] is 3, expected 2" },
+        { FIELD(header.n_tiers), 4, true, -EBADMSG, "tier_stages[0] is 1, expected 0" },
+        { FIELD(header.tier_stages[0]), 3, true, -EBADMSG, "tier_stages[0] is 3, expected 0 to 2" },
+        { FIELD(header.tier_stages[1]), 2, true, -EBADMSG, "tier_stages[1] is 2, expected 3" },
+        { FIELD(header.tier_stages[1]), 4, true, -EBADMSG, "tier_stages[1] is 4, expected 3" },
+        { FIELD(header.tier_stages[2]), 1, true, -EBADMSG, "tier_stages[2] is 1, expected 0" },
+        { FIELD(header.tier_stages[3]), 4, true, -EBADMSG, "tier_stages[3] is 4, expected 0" },
+        { FIELD(header.tier_rows[0]), 0, true, -EBADMSG, "tier_rows[0] is 0, expected 1 to 5" },
+        { FIELD(header.tier_rows[0]), 6, true, -EBADMSG, "tier_rows[0] is 6, expected 1 to 5" },
+        { FIELD(header.tier_rows[0]), 3, true, -EBADMSG,
+          "chunk rows, length at byte 368: found 103, expected 117" },
+        { FIELD(header.tier_rows[1]), 1, true, -EBADMSG, "tier_rows[1] is 1, expected 0" },
+        { FIELD(header.tier_rows[2]), UINT64_MAX, true, -EBADMSG,
+          "tier_rows[2] is 18446744073709551615, expected 0" },
         { FIELD(header.contents_checksum), 1, false, -EBADMSG,
           "header_checksum at byte 248: does not match, the header is damaged" },
         { FIELD(chunks[0].id), TABLE_CHUNK_ROWS, true, -EBADMSG,
           "chunk codebooks, id at byte 256: found 1398230866, expected 1262634051" },
         { FIELD(chunks[1].id), TABLE_CHUNK_CODEBOOKS, true, -EBADMSG,
           "chunk adaptor, id at byte 288: found 1262634051, expected 1414546497" },
+        { FIELD(chunks[2].length), 128, true, -EBADMSG,
+          "chunk tiers, length at byte 336: found 128, expected 64" },
+        { FIELD(chunks[2].offset), 11072, true, -EBADMSG,
+          "chunk tiers, offset at byte 328: found 11072, expected 11008" },
         { FIELD(chunks[1].reserved), 1, true, -EBADMSG,
           "chunk adaptor, reserved at byte 292: found 1, expected 0" },
-        { FIELD(chunks[2].offset), 8192 + 64, true, -EBADMSG,
-          "chunk rows, offset at byte 328: found 8256, expected 12288" },
-        { FIELD(chunks[2].offset), UINT64_MAX, true, -EBADMSG,
-          "chunk rows, offset at byte 328: found 18446744073709551615, expected 12288" },
-        { FIELD(chunks[2].length), UINT64_MAX, true, -EBADMSG,
-          "chunk rows, length at byte 336: found 18446744073709551615, expected 145" },
+        { FIELD(chunks[3].offset), 8192 + 64, true, -EBADMSG,
+          "chunk rows, offset at byte 360: found 8256, expected 12288" },
+        { FIELD(chunks[3].offset), UINT64_MAX, true, -EBADMSG,
+          "chunk rows, offset at byte 360: found 18446744073709551615, expected 12288" },
         { FIELD(chunks[3].length), UINT64_MAX, true, -EBADMSG,
+          "chunk rows, length at byte 368: found 18446744073709551615, expected 103" },
+        { FIELD(chunks[4].length), UINT64_MAX, true, -EBADMSG,
           "chunk meta of 18446744073709551615 bytes does not fit into a file" },
-        { FIELD(chunks[3].length), 21, true, -EBADMSG,
-          "file_bytes at byte 32: found 12500, expected 12501 (end of the last chunk)" },
-        { FIELD(chunks[3].length), 0, true, -EBADMSG, "n_chunks at byte 64: found 4, expected 3" },
+        { FIELD(chunks[4].length), 21, true, -EBADMSG,
+          "file_bytes at byte 32: found 12436, expected 12437 (end of the last chunk)" },
+        { FIELD(chunks[4].length), 0, true, -EBADMSG, "n_chunks at byte 64: found 5, expected 4" },
         { FIELD(chunks[0].checksum), 7, false, -EBADMSG,
           "contents_checksum at byte 240: does not match, the contents table is damaged" },
 };
@@ -374,7 +431,11 @@ static void test_names(void **state) {
         assert_int_equal(table_codec_parse("unknown", &codec), -EINVAL);
         assert_string_equal(table_codec_name(7), "unknown");
         assert_string_equal(table_chunk_name(TABLE_CHUNK_ROWS), "rows");
+        assert_string_equal(table_chunk_name(TABLE_CHUNK_TIERS), "tiers");
         assert_string_equal(table_chunk_name(0), "unknown");
+        assert_string_equal(table_adaptor_name(TABLE_ADAPTOR_INT8), "int8");
+        assert_string_equal(table_adaptor_name(3), "unknown");
+        assert_memory_equal(&(uint32_t){ TABLE_CHUNK_TIERS }, "TIER", 4);
         assert_memory_equal(&(uint32_t){ TABLE_CHUNK_CODEBOOKS }, "CDBK", 4);
         assert_memory_equal(&(uint32_t){ TABLE_CHUNK_META }, "META", 4);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* carvq info: what a packed table is, from its first page and its meta chunk. Main thread. */
+/* carvq info: what a packed table is, from its first page, tier map and meta chunk. Main thread. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,20 +10,23 @@ static const char help[] =
         "Usage: carvq info FILE [--json]\n"
         "\n"
         "Prints shape, codec and parameters, bytes by chunk and bits per parameter (file bytes x\n"
-        "8 / (rows x dimensions), all included) of a .carvq file. Reads its first page and its\n"
-        "meta chunk only.\n"
+        "8 / (rows x dimensions), all included) of a .carvq file. Reads its first page, tier\n"
+        "map and meta chunk only.\n"
         "\n"
         "      --json              one object: n_rows, n_dims, codec, version, file_bytes,\n"
         "                          record_bytes, bits_per_param, chunk_bytes {header, NAME ...,\n"
         "                          padding}, parameters (codec carvq: n_stages, codebook_bits,\n"
         "                          subvector_dims, group_rows, group_cols, row_scale,\n"
-        "                          latent_dims, hidden_dims), meta (as packed, or null)\n"
+        "                          adaptor (none, half, int8), latent_dims, latent_bits,\n"
+        "                          hidden_dims, tiers [{n_rows, n_stages, record_bytes} ...]),\n"
+        "                          meta (as packed, or null)\n"
         "      --help\n"
         "\n"
         "Exit status: 0 done; 2 wrong usage; 3 failure.\n";
 
 static json_t *chunk_bytes(const struct table_contents *c) {
-        const struct table_chunk *chunks[] = { &c->codebooks, &c->adaptor, &c->rows, &c->meta };
+        const struct table_chunk *chunks[] = { &c->codebooks, &c->adaptor, &c->tiers, &c->rows,
+                                               &c->meta };
         uint64_t header = sizeof(c->header) + c->header.n_chunks * sizeof(struct table_chunk);
         uint64_t rest = c->header.file_bytes - header;
         json_t *bytes = json_pack("{s:I}", "header", (json_int_t)header);
@@ -38,15 +41,35 @@ static json_t *chunk_bytes(const struct table_contents *c) {
         return bytes;
 }
 
-static json_t *parameters(const struct table_header *h) {
+/* Rows of exactly this tier. */
+static json_t *tiers(const struct table_contents *c) {
+        const struct table_header *h = &c->header;
+        json_t *list = json_array();
+
+        for (uint32_t t = 0; t < h->n_tiers; t++) {
+                uint64_t n_rows = t ? h->tier_rows[t - 1] : h->n_rows;
+                uint64_t n_higher = t + 1 < h->n_tiers ? h->tier_rows[t] : 0;
+
+                json_array_append_new(list, json_pack("{s:I, s:i, s:I}", "n_rows",
+                                                      (json_int_t)(n_rows - n_higher), "n_stages",
+                                                      (int)h->tier_stages[t], "record_bytes",
+                                                      (json_int_t)c->layout.tier_bytes[t]));
+        }
+        return list;
+}
+
+static json_t *parameters(const struct table_contents *c) {
+        const struct table_header *h = &c->header;
+
         if (h->codec != TABLE_CODEC_CARVQ)
                 return json_null();
-        return json_pack("{s:i, s:i, s:i, s:I, s:i, s:b, s:i, s:[i, i]}", "n_stages",
+        return json_pack("{s:i, s:i, s:i, s:I, s:i, s:b, s:s, s:i, s:i, s:[i, i], s:o}", "n_stages",
                          (int)h->n_stages, "codebook_bits", (int)h->codebook_bits, "subvector_dims",
                          (int)h->subvector_dims, "group_rows", (json_int_t)h->group_rows,
                          "group_cols", (int)h->group_cols, "row_scale", (int)h->row_scale,
-                         "latent_dims", (int)h->latent_dims, "hidden_dims", (int)h->hidden_dims[0],
-                         (int)h->hidden_dims[1]);
+                         "adaptor", table_adaptor_name(h->adaptor_type), "latent_dims",
+                         (int)h->latent_dims, "latent_bits", (int)h->latent_bits, "hidden_dims",
+                         (int)h->hidden_dims[0], (int)h->hidden_dims[1], "tiers", tiers(c));
 }
 
 static json_t *describe(const struct codec_file *file) {
@@ -60,8 +83,8 @@ static json_t *describe(const struct codec_file *file) {
                          table_codec_name(h->codec), "version", version, "file_bytes",
                          (json_int_t)h->file_bytes, "record_bytes", (json_int_t)h->record_bytes,
                          "bits_per_param", table_bits_per_param(h), "chunk_bytes",
-                         chunk_bytes(&file->table.contents), "parameters", parameters(h), "meta",
-                         meta ? meta : json_null());
+                         chunk_bytes(&file->table.contents), "parameters",
+                         parameters(&file->table.contents), "meta", meta ? meta : json_null());
 }
 
 /* A line for each value, nested names joined by a dot. */

@@ -233,6 +233,7 @@ static void complete_header(struct options *o, const struct source_tensor *tenso
                 h->n_stages = h->codebook_bits = h->subvector_dims = 0;
                 return;
         }
+        table_set_one_tier(h, h->n_stages);
         h->subvector_dims = MIN(h->subvector_dims, h->n_dims);
         h->group_rows = o->group_rows ? MIN(o->group_rows, h->n_rows) : h->n_rows;
         h->group_cols = (uint32_t)(o->group_cols ? o->group_cols

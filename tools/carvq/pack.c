@@ -240,7 +240,7 @@ static int pack_carvq(struct packing *p, struct fault *ret_fault) {
         r = init_blocks(p);
         if (r >= 0)
                 r = table_writer_begin(&p->writer, h, ret_fault);
-        if (r >= 0 && h->latent_dims)
+        if (r >= 0 && h->adaptor_type)
                 r = append_adaptor(p, ret_fault);
         if (r < 0)
                 return r;

@@ -138,6 +138,8 @@ static struct table_header with_row_scale(struct table_header header, bool row_s
 
 static struct table_header with_adaptor(struct table_header header,
                                         const struct adaptor_shape *shape) {
+        header.adaptor_type = TABLE_ADAPTOR_HALF;
+        header.latent_bits = 16;
         header.latent_dims = shape->latent_dims;
         header.hidden_dims[0] = shape->hidden_dims[0];
         header.hidden_dims[1] = shape->hidden_dims[1];
@@ -181,7 +183,7 @@ static int measure_slope(struct decision *d, const struct table_header *header,
         double error = 1;
         int r = 0;
 
-        shorter.n_stages--;
+        table_set_one_tier(&shorter, header->n_stages - 1);
         if (shorter.n_stages)
                 r = trial_run(&d->trial, &shorter, NULL, &error, ret_fault);
         d->stage_bits = (double)header->codebook_bits / header->subvector_dims;

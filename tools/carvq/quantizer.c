@@ -17,8 +17,11 @@
 
 /* ---- Shape ---- */
 
-/* Slots of sub-vector j: dimensions j, J + j, 2 J + j ... below n_dims. */
+/* Slots of sub-vector j: its dimensions below n_dims. */
 static uint32_t n_slots(const struct quantizer *q, uint32_t j) {
+        if (!table_small_codebooks(&q->header))
+                return MIN(q->header.subvector_dims,
+                           q->header.n_dims - j * q->header.subvector_dims);
         return (uint32_t)div_round_up(q->header.n_dims - j, q->layout.n_subvectors);
 }
 
@@ -144,7 +147,7 @@ static float mean_of_slot(const struct quantizer *q, const float *values, size_t
 /* Sub-vectors of columns [first, end) spread evenly over the rows, with their slots in order. */
 static int gather(const struct quantizer *q, const float *values, size_t n_rows, uint32_t first,
                   uint32_t end, size_t n_max, struct rvq_samples *ret_samples) {
-        uint32_t slots = n_slots(q, first), n_subvectors = q->layout.n_subvectors;
+        uint32_t slots = n_slots(q, first);
         uint64_t n_all = (uint64_t)n_rows * (end - first), n = MIN(n_all, n_max);
         float *samples = malloc(n * slots * sizeof(float)), stand_in = 0;
 
@@ -159,10 +162,19 @@ static int gather(const struct quantizer *q, const float *values, size_t n_rows,
 
                 for (uint32_t d = 0; d < slots; d++)
                         samples[i * slots + d] =
-                                d < n_slots(q, j) ? row[(size_t)d * n_subvectors + j] : stand_in;
+                                d < n_slots(q, j)
+                                        ? row[table_slot_dim(&q->header, &q->layout, j, d)]
+                                        : stand_in;
         }
         *ret_samples = (struct rvq_samples){ samples, n, slots };
         return 0;
+}
+
+/* Where the file has entry i of [L][h][2^k]. */
+static size_t stored_at(const struct quantizer *q, size_t i) {
+        size_t n = (size_t)1 << q->header.codebook_bits, h = q->header.subvector_dims;
+
+        return table_small_codebooks(&q->header) ? i : (i / (n * h) * n + i % n) * h + i / n % h;
 }
 
 static int round_codebooks(struct quantizer *q, size_t offset, const float *trained,
@@ -179,23 +191,23 @@ static int round_codebooks(struct quantizer *q, size_t offset, const float *trai
                                          (double)trained[i] * (double)q->unit,
                                          q->header.row_scale ? "; use --codec f32 or bf16"
                                                              : "; use --row-scale on");
-                q->codebooks[offset + i] = half;
+                q->codebooks[offset + stored_at(q, i)] = half;
                 q->centroids[offset + i] = half_to_float(half);
         }
         return 0;
 }
 
 /* The search runs in the rows' units, on exactly the values that a reader will see. */
-static int init_searches(struct quantizer *q, uint32_t group, uint32_t slots, bool mixed) {
+static int init_searches(struct quantizer *q, uint32_t group, uint32_t slots, uint32_t fewest) {
         size_t n = rvq_codebook_floats(&q->shape);
         _cleanup_(freep) float *scaled = malloc(n * sizeof(float));
         int r = scaled ? 0 : -ENOMEM;
 
         for (size_t i = 0; r >= 0 && i < n; i++)
                 scaled[i] = q->centroids[group * n + i] / q->unit;
-        for (uint32_t missing = 0; r >= 0 && missing <= mixed; missing++)
+        for (uint32_t missing = 0; r >= 0 && missing <= (fewest < slots); missing++)
                 r = rvq_search_init(&q->searches[2 * group + missing], &q->shape, scaled,
-                                    slots - missing, 0);
+                                    missing ? fewest : slots, 0);
         return r;
 }
 
@@ -207,15 +219,14 @@ static int train_group(struct quantizer *q, uint32_t group, const float *values,
         size_t n = rvq_codebook_floats(&q->shape);
         _cleanup_(freep) float *trained = malloc(n * sizeof(float));
         struct rvq_samples samples;
-        bool mixed;
+        uint32_t fewest = n_slots(q, end - 1);
         int r;
 
         /* The last sub-vectors may lack a slot. They are coded with these codebooks all the same,
          * but trained on only where there are too few whole ones to learn from. */
         while (n_slots(q, whole - 1) < slots)
                 whole--;
-        mixed = whole < end;
-        if (2 * (whole - first) > end - first)
+        if (2 * (whole - first) > end - first || !table_small_codebooks(&q->header))
                 end = whole;
         r = trained ? gather(q, values, n_rows, first, end, n_max, &samples) : -ENOMEM;
         if (r < 0)
@@ -225,7 +236,7 @@ static int train_group(struct quantizer *q, uint32_t group, const float *values,
         if (r >= 0)
                 r = round_codebooks(q, group * n, trained, ret_fault);
         if (r >= 0)
-                r = init_searches(q, group, slots, mixed);
+                r = init_searches(q, group, slots, fewest);
         return r;
 }
 
@@ -309,11 +320,11 @@ static void code_row(const struct quantizer *q, struct row_encoder *e) {
                 uint8_t codes[TABLE_STAGES_MAX];
 
                 for (uint32_t d = 0; d < slots; d++)
-                        values[d] = e->values[(size_t)d * n_subvectors + j];
+                        values[d] = e->values[table_slot_dim(&q->header, &q->layout, j, d)];
                 rvq_search_encode(&q->searches[2 * group + missing], &e->scratch, values, codes);
                 rvq_decode(&q->shape, q->centroids + group * n, slots, codes, values);
                 for (uint32_t d = 0; d < slots; d++)
-                        e->decoded[(size_t)d * n_subvectors + j] = values[d];
+                        e->decoded[table_slot_dim(&q->header, &q->layout, j, d)] = values[d];
                 for (uint32_t l = 0; l < q->header.n_stages; l++)
                         e->codes[(size_t)l * n_subvectors + j] = codes[l];
         }

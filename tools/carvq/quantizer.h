@@ -16,8 +16,8 @@ struct quantizer {
         struct rvq_shape shape;
         const struct adaptor_solver *solver; /* NULL: no adaptor */
         float unit; /* power of two: stored scale = rms / unit, stored centroid = centroid * unit */
-        uint16_t *codebooks;         /* [column group][L][h][2^k] as stored */
-        float *centroids;            /* the same as floats */
+        uint16_t *codebooks;         /* [column group] as stored */
+        float *centroids;            /* the same as floats, [L][h][2^k] */
         struct rvq_search *searches; /* [column group][2]: all slots, and the last one missing */
 };
 

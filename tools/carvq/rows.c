@@ -42,10 +42,12 @@ int rows_decode(const struct codec_file *file, uint64_t row_first, size_t n_rows
 }
 
 void rows_release(const struct codec_file *file, uint64_t row_first, size_t n_rows) {
-        const struct table_contents *c = &file->table.contents;
+        /* Records lie in row order. */
+        struct codec_record from = codec_kernels_scalar.find(&file->table, row_first);
+        struct codec_record last = codec_kernels_scalar.find(&file->table, row_first + n_rows - 1);
         uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-        uint64_t first = c->rows.offset + row_first * c->layout.record_bytes;
-        uint64_t end = first + n_rows * c->layout.record_bytes;
+        uint64_t first = (uint64_t)(from.bytes - (const uint8_t *)file->map);
+        uint64_t end = (uint64_t)(last.bytes + last.n_bytes - (const uint8_t *)file->map);
 
         /* Advice only: a page shared with a neighbour comes back from the page cache. */
         first = first / page * page;

@@ -14,5 +14,5 @@
 int rows_decode(const struct codec_file *file, uint64_t row_first, size_t n_rows, float *ret_values,
                 struct fault *ret_fault);
 
-/* The pages under these rows are not needed again soon. */
+/* The pages under these rows, at least one, are not needed again soon. */
 void rows_release(const struct codec_file *file, uint64_t row_first, size_t n_rows);
