@@ -43,8 +43,10 @@ static void fill_halves(uint16_t *halves, uint64_t n, uint64_t *random) {
                 halves[i] = (uint16_t)(0x2c00 | (next_random(random) & 0x83ff));
 }
 
-static void fill_rows(const struct table_contents *c, uint8_t *rows, uint64_t *random) {
+static void fill_rows(const struct codec_table *table, uint8_t *rows, uint64_t *random) {
+        const struct table_contents *c = &table->contents;
         const struct table_header *h = &c->header;
+        uint32_t n_halves = h->row_scale + (h->latent_bits == 16 ? h->latent_dims : 0);
         float scale = 0.01f;
 
         if (h->codec == TABLE_CODEC_F16 || h->codec == TABLE_CODEC_BF16) {
@@ -56,15 +58,43 @@ static void fill_rows(const struct table_contents *c, uint8_t *rows, uint64_t *r
                 memcpy(rows + i, &word, 8);
         }
         for (uint64_t row = 0; row < h->n_rows; row++) {
-                uint8_t *record = rows + row * h->record_bytes;
+                uint8_t *record = rows + (codec_kernels_scalar.find(table, row).bytes - rows);
 
                 if (h->codec == TABLE_CODEC_INT8 || h->codec == TABLE_CODEC_INT4)
                         memcpy(record, &scale, sizeof(scale));
-                for (uint32_t i = 0; i < h->row_scale + h->latent_dims; i++) {
+                for (uint32_t i = 0; i < n_halves; i++) {
                         uint16_t half = (uint16_t)(0x2c00 | (next_random(random) & 0x83ff));
                         memcpy(record + 2 * i, &half, sizeof(half));
                 }
         }
+}
+
+/* High rows lie scattered: every fourth has one tier more than the first, every 16th two ... */
+static uint32_t tier_of(const struct table_header *h, uint64_t row) {
+        uint32_t tier = 0;
+
+        for (; tier + 1 < h->n_tiers && row % 4 == 0; row /= 4)
+                tier++;
+        return tier;
+}
+
+static void count_tiers(struct table_header *h) {
+        for (uint64_t row = 0; row < h->n_rows; row++)
+                for (uint32_t tier = tier_of(h, row); tier; tier--)
+                        h->tier_rows[tier - 1]++;
+}
+
+static void fill_tiers(const struct table_header *h, struct table_tier_block *blocks) {
+        uint8_t *tiers = malloc(h->n_rows);
+
+        if (!tiers) {
+                fprintf(stderr, "bench-decode: out of memory\n");
+                exit(1);
+        }
+        for (uint64_t row = 0; row < h->n_rows; row++)
+                tiers[row] = (uint8_t)tier_of(h, row);
+        table_tiers_fill(h, tiers, blocks);
+        free(tiers);
 }
 
 /* Only memory can fail here, and the parameters: both end the program with a sentence. */
@@ -78,8 +108,12 @@ static void *make_table(struct table_header header, const struct options *option
 
         header.n_rows = options->n_rows;
         header.n_dims = options->n_dims;
-        if (header.codec == TABLE_CODEC_CARVQ)
+        if (header.codec == TABLE_CODEC_CARVQ) {
                 header.group_rows = options->n_rows;
+                if (!header.n_tiers)
+                        table_set_one_tier(&header, header.n_stages);
+                count_tiers(&header);
+        }
         if (table_plan(&header, 0, chunks, &fault) < 0) {
                 fprintf(stderr, "bench-decode: %s\n", fault.text);
                 exit(1);
@@ -104,8 +138,9 @@ static void *make_table(struct table_header header, const struct options *option
         fill_halves((void *)(file + contents.codebooks.offset), contents.codebooks.length / 2,
                     &random);
         fill_halves((void *)(file + contents.adaptor.offset), contents.adaptor.length / 2, &random);
-        fill_rows(&contents, file + contents.rows.offset, &random);
+        fill_tiers(&header, (void *)(file + contents.tiers.offset));
         codec_table_init(ret_table, &contents, file);
+        fill_rows(ret_table, file + contents.rows.offset, &random);
         return file;
 }
 
@@ -153,11 +188,28 @@ static void print_machine(void) {
                 fclose(f);
 }
 
+#define LARGE_CODEBOOKS .codec = TABLE_CODEC_CARVQ, .codebook_bits = 8, .subvector_dims = 16
+
 static void run(const struct options *options) {
-        const struct table_header headers[] = {
-                { .codec = TABLE_CODEC_F16 },  { .codec = TABLE_CODEC_F32 },
-                { .codec = TABLE_CODEC_BF16 }, { .codec = TABLE_CODEC_INT8 },
-                { .codec = TABLE_CODEC_INT4 }, options->carvq,
+        const struct {
+                const char *name;
+                struct table_header header;
+        } lines[] = {
+                { "f16", { .codec = TABLE_CODEC_F16 } }, /* first: the others are compared to it */
+                { "f32", { .codec = TABLE_CODEC_F32 } },
+                { "bf16", { .codec = TABLE_CODEC_BF16 } },
+                { "int8", { .codec = TABLE_CODEC_INT8 } },
+                { "int4", { .codec = TABLE_CODEC_INT4 } },
+                { "h16 k8 L3", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX } },
+                { "h16 k8 L3, by sub-vector", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = 1 } },
+                { "h16 k8 L3, mean row",
+                  { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX,
+                    .adaptor_type = TABLE_ADAPTOR_HALF } },
+                /* Three stages in the mean, so that the difference is what tiers cost. */
+                { "h16 k8 L2, 5 or 9",
+                  { LARGE_CODEBOOKS, .n_stages = 9, .group_cols = TABLE_DIMS_MAX, .n_tiers = 3,
+                    .tier_stages = { 2, 5, 9 } } },
+                { "as the options say", options->carvq },
         };
         const struct codec_kernels *sets[] = {
                 codec_kernels_choose(codec_cpu_features()),
@@ -179,21 +231,20 @@ static void run(const struct options *options) {
         printf("%" PRIu64 " rows x %" PRIu32 ", batches of %" PRIu64
                " random rows to one f32 buffer, best of %" PRIu64 ", warm, seed %" PRIu64 "\n",
                options->n_rows, options->n_dims, options->batch, options->n_batches, options->seed);
-        printf("%-6s %-8s %10s %10s %10s %12s\n", "codec", "kernels", "bytes/row", "us/row",
+        printf("%-24s %-8s %10s %10s %10s %12s\n", "table", "kernels", "bytes/row", "us/row",
                "GB/s out", "f16 / this");
-        for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
+        for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
                 struct codec_table table;
-                void *file = make_table(headers[i], options, &table);
+                void *file = make_table(lines[i].header, options, &table);
 
                 for (size_t k = 0; k < n_sets; k++) {
                         double us = measure(&table, sets[k], options, ids, out);
 
                         if (i == 0)
                                 f16_us[k] = us;
-                        printf("%-6s %-8s %10" PRIu64 " %10.3f %10.1f %12.2f\n",
-                               table_codec_name(headers[i].codec), sets[k]->name,
-                               table.contents.layout.record_bytes, us, options->n_dims * 4e-3 / us,
-                               f16_us[k] / us);
+                        printf("%-24s %-8s %10" PRIu64 " %10.3f %10.1f %12.2f\n", lines[i].name,
+                               sets[k]->name, table.contents.layout.rows_bytes / options->n_rows,
+                               us, options->n_dims * 4e-3 / us, f16_us[k] / us);
                 }
                 munmap(file, table.contents.header.file_bytes);
         }
@@ -213,7 +264,8 @@ static void print_help(void) {
                "  --subvector H     carvq: dimensions of a sub-vector (8)\n"
                "  --group-cols N    carvq: neighbouring sub-vectors that share codebooks (65536)\n"
                "  --row-scale       carvq: with a scale for each row\n"
-               "  --latent M        carvq: with an adaptor of M latent dimensions (0: none)\n"
+               "  --latent M        carvq: with an adaptor of M latent dimensions; 0: a mean row\n"
+               "  --int8            carvq: its weights and latents are int8, not half\n"
                "  --hidden N        carvq: its hidden layer (0: none)\n"
                "  --seed N          of all random numbers (1)\n"
                "  --help\n");
@@ -245,11 +297,13 @@ int main(int argc, char **argv) {
                 { "group-cols", required_argument, NULL, 'g' },
                 { "row-scale", no_argument, NULL, 'c' },
                 { "latent", required_argument, NULL, 'm' },
+                { "int8", no_argument, NULL, 'i' },
                 { "hidden", required_argument, NULL, 'H' },
                 { "seed", required_argument, NULL, 's' },
                 { "help", no_argument, NULL, 'h' },
                 { 0 },
         };
+        bool adaptor = false, int8 = false;
         int c;
 
         while ((c = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
@@ -285,6 +339,10 @@ int main(int argc, char **argv) {
                         break;
                 case 'm':
                         options.carvq.latent_dims = (uint32_t)value;
+                        adaptor = true;
+                        break;
+                case 'i':
+                        int8 = true;
                         break;
                 case 'H':
                         options.carvq.hidden_dims[0] = (uint32_t)value;
@@ -298,6 +356,10 @@ int main(int argc, char **argv) {
                 default:
                         return 2;
                 }
+        }
+        if (adaptor) {
+                options.carvq.adaptor_type = int8 ? TABLE_ADAPTOR_INT8 : TABLE_ADAPTOR_HALF;
+                options.carvq.latent_bits = !options.carvq.latent_dims ? 0 : int8 ? 8 : 16;
         }
         if (optind < argc || !options.batch || !options.seed) {
                 fprintf(stderr, "bench-decode: --batch and --seed are at least 1, and no other"
