@@ -10,12 +10,14 @@
 #include <math.h>
 
 /* Records are found and prefetched this many ids ahead, and no more than this much of each: the
- * hardware follows a stream once it runs, and a core has about a dozen misses in flight. */
-#define PREFETCH_IDS 4u
-/* What says where a record is must be there by then: as many ids further ahead. */
-#define PREFETCH_TIER_IDS (2 * PREFETCH_IDS)
-#define PREFETCH_BYTES    2048u
-#define LINE_BYTES        64u
+ * hardware follows a stream once it runs, and a core has about a dozen misses in flight. What says
+ * where a record is must be there by then, and is prefetched as many ids further ahead. */
+#define PREFETCH_IDS   4u
+#define PREFETCH_BYTES 2048u
+#define LINE_BYTES     64u
+
+/* Room for the record that is being decoded, too; a power of two. */
+#define AHEAD_SLOTS (2 * PREFETCH_IDS)
 
 size_t codec_type_bytes(uint32_t type) {
         switch (type) {
@@ -162,8 +164,8 @@ struct job {
         const struct codec_request *request;
         struct codec_cost *cost;
         float *row, *pooled, *scratch;
-        uint64_t end_id;                         /* ids past it belong to another piece */
-        struct codec_record ahead[PREFETCH_IDS]; /* of id i at i % PREFETCH_IDS */
+        uint64_t end_id;                        /* ids past it belong to another piece */
+        struct codec_record ahead[AHEAD_SLOTS]; /* of id i at i % AHEAD_SLOTS */
 };
 
 /* The block of the tier map's first level; of the others, which are smaller, only the first knows
@@ -177,16 +179,16 @@ static inline __attribute__((always_inline)) void prefetch_tier(const struct job
 }
 
 /* Finds a record that will be decoded soon, if it is one, and sets its bytes on their way. */
-static void look_ahead(struct job *job, uint64_t index) {
+static inline void look_ahead(struct job *job, uint64_t index) {
         const struct table_header *h = &job->table->contents.header;
-        struct codec_record *record = &job->ahead[index % PREFETCH_IDS];
+        struct codec_record *record = &job->ahead[index % AHEAD_SLOTS];
         const uint8_t *end;
 
-        *record = (struct codec_record){ 0 };
+        record->bytes = NULL;
         if (index >= job->end_id || job->request->ids[index] >= h->n_rows)
                 return;
         if (h->n_tiers > 1) {
-                prefetch_tier(job, index + PREFETCH_TIER_IDS - PREFETCH_IDS);
+                prefetch_tier(job, index + PREFETCH_IDS);
                 *record = job->kernels->find(job->table, job->request->ids[index]);
         } else {
                 *record = codec_find_uniform(job->table, job->request->ids[index]);
@@ -198,15 +200,15 @@ static void look_ahead(struct job *job, uint64_t index) {
 
 /* False for an id outside the table, and then nothing is written. */
 static bool decode_id(struct job *job, uint64_t index, float *ret_values) {
-        const struct codec_record record = job->ahead[index % PREFETCH_IDS];
+        const struct codec_record *record = &job->ahead[index % AHEAD_SLOTS];
 
         look_ahead(job, index + PREFETCH_IDS);
-        if (!record.bytes)
+        if (!record->bytes)
                 return false;
-        job->kernels->decode[job->table->contents.header.codec](job->table, &record, job->scratch,
+        job->kernels->decode[job->table->contents.header.codec](job->table, record, job->scratch,
                                                                 ret_values);
         job->cost->n_rows_read++;
-        job->cost->bytes_read += record.n_bytes;
+        job->cost->bytes_read += record->n_bytes;
         return true;
 }
 

@@ -35,20 +35,24 @@ static inline struct codec_record codec_find_uniform(const struct codec_table *t
         };
 }
 
-/* Ones before `position` of a level, and whether it is one itself. Each word is read once. */
+/* Ones before `position` of a level, and whether it is one itself. All of the cache line is
+ * counted, under masks: where in its block a row is, no branch can predict. */
 static inline uint64_t codec_tier_rank(const struct table_tier_block *level, uint64_t position,
                                        bool *ret_marked) {
         const struct table_tier_block *b = level + position / TABLE_TIER_BLOCK_ROWS;
-        uint64_t bit = position % TABLE_TIER_BLOCK_ROWS, word;
+        uint64_t bit = position % TABLE_TIER_BLOCK_ROWS, last = bit / 64;
+        uint64_t below = (UINT64_C(1) << bit % 64) - 1;
         uint64_t rank = __atomic_load_n(&b->rank, __ATOMIC_RELAXED);
 
-        for (uint64_t w = 0; w < bit / 64; w++) {
-                word = __atomic_load_n(&b->bits[w], __ATOMIC_RELAXED);
-                rank += (uint64_t)__builtin_popcountll(word);
+#pragma GCC unroll 7
+        for (uint64_t w = 0; w < ARRAY_SIZE(b->bits); w++) {
+                uint64_t word = __atomic_load_n(&b->bits[w], __ATOMIC_RELAXED);
+                uint64_t mask = -(uint64_t)(w < last) | (-(uint64_t)(w == last) & below);
+
+                rank += (uint64_t)__builtin_popcountll(word & mask);
         }
-        word = __atomic_load_n(&b->bits[bit / 64], __ATOMIC_RELAXED);
-        *ret_marked = word >> bit % 64 & 1;
-        return rank + (uint64_t)__builtin_popcountll(word & ((UINT64_C(1) << bit % 64) - 1));
+        *ret_marked = __atomic_load_n(&b->bits[last], __ATOMIC_RELAXED) >> bit % 64 & 1;
+        return rank;
 }
 
 /*
@@ -70,9 +74,8 @@ static inline struct codec_record codec_find_tiered(const struct codec_table *ta
                 if (position < n_rows)
                         rank = codec_tier_rank(table->tiers + l->level_first[level - 1], position,
                                                &marked);
-                marked = marked && rank < n_marked;
+                tier += marked & (rank < n_marked) & (tier == level - 1);
                 rank = MIN(rank, n_marked);
-                tier += marked && tier == level - 1;
                 offset += rank * (l->tier_bytes[level] - l->tier_bytes[level - 1]);
                 position = rank;
                 n_rows = n_marked;

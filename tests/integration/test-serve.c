@@ -39,6 +39,11 @@ static const struct {
         { "word2vec", { CARVQ_TABLE(5000, 100, 3, 4, 8) } },
         { "one-dim", { CARVQ_TABLE(300, 1, 1, 3, 4) } },
         { "seven", { CARVQ_TABLE(77, 7, 2, 5, 3), .row_scale = 1 } },
+        { "large", { CARVQ_TABLE(900, 300, 3, 8, 16), .adaptor_type = TABLE_ADAPTOR_HALF } },
+        { "tiered",
+          { CARVQ_TABLE(5000, 129, 4, 7, 8), .row_scale = 1, .n_tiers = 3,
+            .tier_stages = { 0, 2, 4 }, .tier_rows = { 3000, 449 },
+            .adaptor_type = TABLE_ADAPTOR_INT8, .latent_dims = 5, .latent_bits = 8 } },
         { "widest", { CARVQ_TABLE(3, 65536, 2, 4, 8), .row_scale = 1 } },
         { "one-row", { CARVQ_TABLE(1, 128, 3, 4, 8) } },
         { "f32", { .codec = TABLE_CODEC_F32, .n_rows = 700, .n_dims = 100 } },
@@ -130,7 +135,7 @@ static int client_process(const char *name, size_t max_ids, uint64_t n_batches, 
         uint64_t random = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
         _cleanup_(freep) uint64_t *ids = malloc(max_ids * sizeof(*ids));
         _cleanup_(freep) uint8_t *a = NULL, *b = NULL;
-        bool exact = strcmp(name, "adapted") != 0;
+        bool exact = strcmp(name, "adapted") && strcmp(name, "tiered");
         int r = 0;
 
         if (!client || !scalar || carvq_table_open(client, name, &ring) < 0)
