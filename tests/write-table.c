@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * write-table OUT ROWS DIMS f32|carvq: a sound table file for test scripts, without the packer.
- * f32: column c of row r is r + c / 1024, but row 0 starts with NaN, infinity and -0.0. carvq: h =
- * 8, three stages of 16 centroids, random.
+ * write-table OUT ROWS DIMS f32|carvq|tiered: a sound table file for test scripts, without the
+ * packer. f32: column c of row r is r + c / 1024, but row 0 starts with NaN, infinity and -0.0.
+ * carvq: h = 8, three stages of 16 centroids, random. tiered: h = 16, one, two or four stages of
+ * 256 centroids (the first half and the first eighth of the rows have more), and a mean row.
  */
 #include <math.h>
 #include <stdio.h>
@@ -19,6 +20,36 @@ static void fill_f32(float *values, uint64_t n_rows, uint32_t n_dims) {
                                 r == 0 && c < ARRAY_SIZE(odd) ? odd[c] : (float)r + (float)c / 1024;
 }
 
+static struct table_header carvq_header(uint64_t n_rows) {
+        struct table_header h = {
+                .n_rows = n_rows,
+                .codec = TABLE_CODEC_CARVQ,
+                .codebook_bits = 4,
+                .subvector_dims = 8,
+                .group_cols = 32,
+                .group_rows = n_rows,
+        };
+
+        table_set_one_tier(&h, 3);
+        return h;
+}
+
+static struct table_header tiered_header(uint64_t n_rows) {
+        return (struct table_header){
+                .n_rows = n_rows,
+                .codec = TABLE_CODEC_CARVQ,
+                .n_stages = 4,
+                .codebook_bits = 8,
+                .subvector_dims = 16,
+                .group_cols = 32,
+                .group_rows = n_rows,
+                .adaptor_type = TABLE_ADAPTOR_HALF,
+                .n_tiers = 3,
+                .tier_stages = { 1, 2, 4 },
+                .tier_rows = { div_round_up(n_rows, 2), div_round_up(n_rows, 8) },
+        };
+}
+
 int main(int argc, char **argv) {
         struct table_header h = { .codec = TABLE_CODEC_F32 };
         _cleanup_(freep) uint8_t *file = NULL;
@@ -27,17 +58,16 @@ int main(int argc, char **argv) {
         uint64_t n_bytes;
         FILE *f;
 
-        if (argc != 5 || table_codec_parse(argv[4], &h.codec) < 0)
+        if (argc != 5)
                 return 2;
         h.n_rows = strtoull(argv[2], NULL, 10);
+        if (!strcmp(argv[4], "carvq"))
+                h = carvq_header(h.n_rows);
+        else if (!strcmp(argv[4], "tiered"))
+                h = tiered_header(h.n_rows);
+        else if (strcmp(argv[4], "f32") != 0)
+                return 2;
         h.n_dims = (uint32_t)strtoul(argv[3], NULL, 10);
-        if (h.codec == TABLE_CODEC_CARVQ) {
-                h.n_stages = 3;
-                h.codebook_bits = 4;
-                h.subvector_dims = 8;
-                h.group_cols = 32;
-                h.group_rows = h.n_rows;
-        }
         file = make_table(&h, 1, &n_bytes);
         if (h.codec == TABLE_CODEC_F32) {
                 /* The checksum of the rows is now wrong, which only `carvq verify` would see. */

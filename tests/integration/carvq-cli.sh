@@ -3,7 +3,7 @@
 #
 # The carvq program as a user meets it: every codec and odd shape there and back, the same bytes for
 # any number of threads, and what bad input gets. Prints TAP. CARVQ: the program; CARVQ_SOURCE_ROOT:
-# the repository. No step waits for time to pass.
+# the repository; WRITE_TABLE: the tests' own generator. No step waits for time to pass.
 set -u
 export LC_ALL=C
 
@@ -217,6 +217,23 @@ refuses "eval of another shape" 3 'has 65 x 1031 values' "$carvq" eval carvq.car
 refuses "eval without the file" 3 'absent.carvq: cannot open' "$carvq" eval absent.carvq s.npy
 refuses "verify without the file" 3 'absent.carvq: cannot open' "$carvq" verify absent.carvq
 check "no output of a refused command" test ! -e x.npy
+
+# ---- Tiers ----
+
+"${WRITE_TABLE:?}" tiered.carvq 1000 100 tiered
+check "verify: tiers" "$carvq" verify tiered.carvq
+check "they are listed" grep -Eqx 'tiers +ok' out
+check "info: tiers" json <("$carvq" info tiered.carvq --json) \
+        "[t['n_rows'] for t in o['parameters']['tiers']] == [500, 375, 125] and \
+         o['chunk_bytes']['rows'] == sum(t['n_rows'] * t['record_bytes'] for t in o['parameters']['tiers'])"
+check "unpack: tiers" "$carvq" unpack tiered.carvq -o tiered.npy
+check "eval: every row is where it was" "$carvq" eval tiered.carvq tiered.npy
+tiers_at=$(python3 -c 'import struct
+d = open("tiered.carvq", "rb").read()
+print([struct.unpack_from("<Q", d, 256 + 32 * i + 8)[0] for i in range(struct.unpack_from("<I", d, 64)[0])
+       if d[256 + 32 * i:][:4] == b"TIER"][0])')
+flip tiered.carvq $((tiers_at + 64))
+refuses "verify: a wrong rank" 1 'tiered.carvq: chunk tiers, level 1, block 1: rank is' "$carvq" verify tiered.carvq
 
 # ---- Bad input ----
 

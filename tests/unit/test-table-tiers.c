@@ -69,11 +69,13 @@ static void check_addresses(struct table_header h, const uint8_t *tiers) {
         struct codec_table table = { .rows = rows };
         struct table_tier_block *blocks;
         struct fault fault = { 0 };
+        struct guarded map;
         uint64_t offset = 0;
 
         count_tiers(&h, tiers);
         contents_of(&h, &table.contents);
-        blocks = aligned_alloc(64, table.contents.layout.tiers_bytes);
+        guarded_init(&map, table.contents.layout.tiers_bytes);
+        blocks = (void *)map.bytes;
         table_tiers_fill(&h, tiers, blocks);
         table.tiers = blocks;
         if (table_tiers_check(&table.contents, blocks, &fault) < 0)
@@ -92,7 +94,7 @@ static void check_addresses(struct table_header h, const uint8_t *tiers) {
                 offset += n_bytes;
         }
         assert_int_equal(offset, table.contents.layout.rows_bytes);
-        free(blocks);
+        guarded_deinit(&map);
 }
 
 static void test_every_row(void **state) {
@@ -116,6 +118,10 @@ static void test_every_row(void **state) {
                         memset(tiers, top, sizes[i]);
                         if (sizes[i] > 1)
                                 tiers[0] = 0; /* all but the first */
+                        check_addresses(h, tiers);
+                        memset(tiers, top, sizes[i]);
+                        if (sizes[i] > 1) /* all but the last: its rank is past a level's end */
+                                tiers[sizes[i] - 1] = 0;
                         check_addresses(h, tiers);
                         for (uint64_t row = 0; row < sizes[i]; row++)
                                 tiers[row] = (uint8_t)(test_random(&random) >> 40) % n_tiers;
