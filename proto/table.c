@@ -65,8 +65,8 @@ uint64_t table_packed_bytes(uint64_t n_codes, uint32_t bits) {
         uint64_t n_blocks = n_codes / TABLE_BLOCK_CODES, n_tail = n_codes % TABLE_BLOCK_CODES;
         uint64_t bytes = 0;
 
-        /* A code of k bits is stored as pieces of 8, 4, 2 and 1 bits: the binary digits of k. */
-        for (uint32_t piece = 8; piece; piece >>= 1)
+        /* A code of k bits is stored as pieces of 4, 2 and 1 bits: the binary digits of k. */
+        for (uint32_t piece = TABLE_SMALL_BITS_MAX; piece; piece >>= 1)
                 if (bits & piece)
                         bytes += n_blocks * 8 * piece + div_round_up(n_tail * piece, 8);
         return bytes;
@@ -83,11 +83,17 @@ static int check_limit(const char *field, uint64_t value, uint64_t min, uint64_t
                          field, value, min, max);
 }
 
-uint64_t table_record_bytes(const struct table_header *h, uint32_t n_stages) {
+uint64_t table_stage_bytes(const struct table_header *h, uint32_t code_bits) {
         uint64_t n_subvectors = div_round_up(h->n_dims, h->subvector_dims);
 
+        if (table_small_codebooks(h))
+                return table_packed_bytes(n_subvectors, code_bits);
+        return div_round_up(h->window_bits + (n_subvectors - 1) * code_bits, 8);
+}
+
+uint64_t table_record_bytes(const struct table_header *h, uint32_t n_stages, uint32_t code_bits) {
         return sizeof(uint16_t) * h->row_scale + (uint64_t)h->latent_dims * (h->latent_bits / 8) +
-               n_stages * table_packed_bytes(n_subvectors, h->codebook_bits);
+               n_stages * table_stage_bytes(h, code_bits);
 }
 
 uint64_t table_layer_bytes(uint32_t adaptor_type, uint64_t n_in, uint64_t n_out) {
@@ -119,12 +125,20 @@ uint64_t table_level_blocks(const struct table_header *h, uint32_t level) {
         return div_round_up(table_level_rows(h, level), TABLE_TIER_BLOCK_ROWS);
 }
 
-/* At most 2^40 rows of little more than 2^20 bytes: no overflow. */
+/* A record is little more than 2^20 bytes. */
+static void layout_records(const struct table_header *h, struct table_layout *l) {
+        l->codes_offset = table_record_bytes(h, 0, 0);
+        for (uint32_t t = 0; t < h->n_tiers; t++) {
+                l->stage_bytes[t] = table_stage_bytes(h, h->tier_bits[t]);
+                l->tier_bytes[t] = table_record_bytes(h, h->tier_stages[t], h->tier_bits[t]);
+        }
+        l->record_bytes = l->tier_bytes[h->n_tiers - 1];
+}
+
+/* At most 2^40 rows: no overflow. */
 static void layout_tiers(const struct table_header *h, struct table_layout *l) {
         uint64_t n_blocks = 0;
 
-        for (uint32_t t = 0; t < h->n_tiers; t++)
-                l->tier_bytes[t] = table_record_bytes(h, h->tier_stages[t]);
         l->rows_bytes = h->n_rows * l->tier_bytes[0];
         for (uint32_t t = 1; t < h->n_tiers; t++) {
                 l->rows_bytes += h->tier_rows[t - 1] * (l->tier_bytes[t] - l->tier_bytes[t - 1]);
@@ -132,24 +146,34 @@ static void layout_tiers(const struct table_header *h, struct table_layout *l) {
                 n_blocks += table_level_blocks(h, t);
         }
         l->tiers_bytes = n_blocks * sizeof(struct table_tier_block);
-        l->record_bytes = l->tier_bytes[h->n_tiers - 1];
 }
 
-/* Stages rise from tier to tier, and enough are left for the tiers above; rows fall. */
+/* The highest tier's stages and bits are the header's; the lowest may have none. */
+static int check_tier(const struct table_header *h, uint32_t t, struct fault *ret_fault) {
+        const char *const stages[] = { "tier_stages[0]", "tier_stages[1]", "tier_stages[2]",
+                                       "tier_stages[3]" };
+        const char *const bits[] = { "tier_bits[0]", "tier_bits[1]", "tier_bits[2]",
+                                     "tier_bits[3]" };
+        bool last = t + 1 == h->n_tiers, fixed = last || table_small_codebooks(h);
+        uint64_t max_stages = t < h->n_tiers ? h->n_stages : 0, max_bits = h->codebook_bits;
+        int r;
+
+        r = check_limit(stages[t], h->tier_stages[t], last ? max_stages : t > 0 && max_stages,
+                        max_stages, ret_fault);
+        if (r < 0)
+                return r;
+        if (!h->tier_stages[t])
+                max_bits = 0;
+        return check_limit(bits[t], h->tier_bits[t], fixed ? max_bits : max_bits > 0, max_bits,
+                           ret_fault);
+}
+
 static int check_tiers(const struct table_header *h, struct fault *ret_fault) {
-        uint64_t min_stages = 0, max_rows = h->n_rows;
+        uint64_t max_rows = h->n_rows;
         int r = 0;
 
-        for (uint32_t t = 0; r >= 0 && t < TABLE_TIERS_MAX; t++) {
-                uint64_t max_stages = t < h->n_tiers ? h->n_stages - (h->n_tiers - 1 - t) : 0;
-                const char *const fields[] = { "tier_stages[0]", "tier_stages[1]", "tier_stages[2]",
-                                               "tier_stages[3]" };
-
-                if (t + 1 >= h->n_tiers) /* the highest, or unused */
-                        min_stages = max_stages;
-                r = check_limit(fields[t], h->tier_stages[t], min_stages, max_stages, ret_fault);
-                min_stages = h->tier_stages[t] + 1u;
-        }
+        for (uint32_t t = 0; r >= 0 && t < TABLE_TIERS_MAX; t++)
+                r = check_tier(h, t, ret_fault);
         for (uint32_t t = 1; r >= 0 && t < TABLE_TIERS_MAX; t++) {
                 const char *const fields[] = { "tier_rows[0]", "tier_rows[1]", "tier_rows[2]" };
                 bool used = t < h->n_tiers;
@@ -159,6 +183,35 @@ static int check_tiers(const struct table_header *h, struct fault *ret_fault) {
                 max_rows = h->tier_rows[t - 1];
         }
         return r;
+}
+
+/* So that a tier has one name, and offsets grow with the rows before them. */
+static int check_tier_bytes(const struct table_header *h, const struct table_layout *l,
+                            struct fault *ret_fault) {
+        for (uint32_t t = 1; t < h->n_tiers; t++)
+                if (l->tier_bytes[t] <= l->tier_bytes[t - 1])
+                        return fault_set(ret_fault, -EINVAL,
+                                         "a record of tier %" PRIu32 " has %" PRIu64
+                                         " bytes, expected more than the %" PRIu64
+                                         " of tier %" PRIu32,
+                                         t, l->tier_bytes[t], l->tier_bytes[t - 1], t - 1);
+        return 0;
+}
+
+/* Small codebooks have no windows wider than their codes. */
+static int check_window(const struct table_header *h, struct fault *ret_fault) {
+        uint32_t k = h->codebook_bits, window = h->window_bits;
+        bool small = k <= TABLE_SMALL_BITS_MAX;
+
+        if ((small && window == k) ||
+            (window > TABLE_SMALL_BITS_MAX && window >= k && window <= TABLE_WINDOW_BITS_MAX))
+                return 0;
+        if (small)
+                return fault_set(ret_fault, -EINVAL,
+                                 "window_bits is %" PRIu32 ", expected %" PRIu32
+                                 " (codebook_bits) or %u to %u",
+                                 window, k, TABLE_SMALL_BITS_MAX + 1, TABLE_WINDOW_BITS_MAX);
+        return check_limit("window_bits", window, k, TABLE_WINDOW_BITS_MAX, ret_fault);
 }
 
 static int check_carvq_parameters(const struct table_header *h, struct fault *ret_fault) {
@@ -178,19 +231,22 @@ static int check_carvq_parameters(const struct table_header *h, struct fault *re
                   h->latent_dims ? TABLE_HIDDEN_DIMS_MAX : 0 },
                 { "hidden_dims[1]", h->hidden_dims[1], 0,
                   h->hidden_dims[0] ? TABLE_HIDDEN_DIMS_MAX : 0 },
-                { "n_tiers", h->n_tiers, 1, MIN(TABLE_TIERS_MAX, h->n_stages + 1) },
+                { "n_tiers", h->n_tiers, 1, TABLE_TIERS_MAX },
+                { "col_scale", h->col_scale, 0, 1 },
         };
+        int r;
 
         for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
-                int r = check_limit(limits[i].field, limits[i].value, limits[i].min, limits[i].max,
-                                    ret_fault);
+                r = check_limit(limits[i].field, limits[i].value, limits[i].min, limits[i].max,
+                                ret_fault);
                 if (r < 0)
                         return r;
         }
         if (h->latent_dims ? h->latent_bits != 8 && h->latent_bits != 16 : h->latent_bits != 0)
                 return fault_set(ret_fault, -EINVAL, "latent_bits is %" PRIu32 ", expected %s",
                                  h->latent_bits, h->latent_dims ? "8 or 16" : "0");
-        return check_tiers(h, ret_fault);
+        r = check_window(h, ret_fault);
+        return r < 0 ? r : check_tiers(h, ret_fault);
 }
 
 /* They are neighbours in the header. */
@@ -218,17 +274,22 @@ static int layout_carvq(const struct table_header *h, struct table_layout *l,
         l->n_subvectors = (uint32_t)div_round_up(h->n_dims, h->subvector_dims);
         l->n_col_groups = (uint32_t)div_round_up(l->n_subvectors, h->group_cols);
         l->n_row_groups = div_round_up(h->n_rows, h->group_rows);
-        l->stage_bytes = table_packed_bytes(l->n_subvectors, h->codebook_bits);
-        l->codes_offset = table_record_bytes(h, 0);
-        l->group_bytes = (uint64_t)h->n_stages * h->subvector_dims * sizeof(uint16_t)
-                         << h->codebook_bits;
+        layout_records(h, l);
+        r = check_tier_bytes(h, l, ret_fault);
+        if (r < 0)
+                return r;
         layout_tiers(h, l);
         layout_adaptor(h, l);
         r = check_limit("adaptor weights", l->n_weights, 0, TABLE_ADAPTOR_WEIGHTS_MAX, ret_fault);
         if (r < 0)
                 return r;
+        l->group_bytes = (uint64_t)h->n_stages * h->subvector_dims * sizeof(uint16_t)
+                         << h->window_bits;
+        if (h->col_scale)
+                l->col_scale_bytes = align_up(sizeof(uint16_t) * h->n_dims, TABLE_CHUNK_ALIGNMENT);
         if (__builtin_mul_overflow(l->n_row_groups, l->n_col_groups, &n_groups) ||
-            __builtin_mul_overflow(n_groups, l->group_bytes, &l->codebook_bytes))
+            __builtin_mul_overflow(n_groups, l->group_bytes, &l->codebook_bytes) ||
+            __builtin_add_overflow(l->codebook_bytes, l->col_scale_bytes, &l->codebook_bytes))
                 return fault_set(ret_fault, -EINVAL,
                                  "group_rows %" PRIu64 " and group_cols %" PRIu32
                                  " make codebooks of more than 2^64 bytes",
@@ -271,6 +332,7 @@ int table_layout_compute(const struct table_header *h, struct table_layout *ret_
         }
         if (h->codec != TABLE_CODEC_CARVQ) {
                 r = check_no_carvq_parameters(h, ret_fault);
+                l.tier_bytes[0] = l.record_bytes;
                 l.rows_bytes = h->n_rows * l.record_bytes;
         }
         if (r < 0)

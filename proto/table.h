@@ -23,15 +23,18 @@
 #define TABLE_DIMS_MAX           65536u
 #define TABLE_STAGES_MAX         16u
 #define TABLE_TIERS_MAX          4u
-#define TABLE_CODEBOOK_BITS_MAX  8u
+#define TABLE_CODEBOOK_BITS_MAX  12u
+#define TABLE_WINDOW_BITS_MAX    16u
 #define TABLE_SUBVECTOR_DIMS_MAX 64u
 #define TABLE_LATENT_DIMS_MAX    1024u
 #define TABLE_HIDDEN_DIMS_MAX    65536u
 #define TABLE_ADAPTOR_WEIGHTS_MAX                                                                  \
         (1u << 24) /* with biases; so that no file makes a row take seconds */
 
-/* Codes are packed in blocks of this many (FORMAT.md, "Packed codes"). */
-#define TABLE_BLOCK_CODES 64u
+/* Codes of one register's size, at most so many bits, are packed in blocks of 64, longer ones in
+ * one string of bits (FORMAT.md, "Packed codes"). */
+#define TABLE_SMALL_BITS_MAX 4u
+#define TABLE_BLOCK_CODES    64u
 
 /* Positions in a block of the tier map (FORMAT.md, "Tiers"). */
 #define TABLE_TIER_BLOCK_ROWS 448u
@@ -82,8 +85,8 @@ struct table_header {
         uint32_t reserved0;
 
         /* The carvq codec's parameters; all zero for the others. */
-        uint32_t n_stages; /* of a row of the highest tier */
-        uint32_t codebook_bits;
+        uint32_t n_stages;      /* of a row of the highest tier */
+        uint32_t codebook_bits; /* of a code of a row of the highest tier */
         uint32_t subvector_dims;
         uint32_t group_cols; /* neighbouring sub-vectors of a row that share codebooks */
         uint64_t group_rows; /* neighbouring rows that share codebooks */
@@ -93,10 +96,13 @@ struct table_header {
         uint32_t adaptor_type;
         uint32_t latent_bits; /* 16: half, 8: integer; 0 without latents */
         uint32_t n_tiers;
-        uint8_t tier_stages[TABLE_TIERS_MAX];    /* ascending; the last is n_stages */
+        uint8_t tier_stages[TABLE_TIERS_MAX];    /* the last is n_stages */
         uint64_t tier_rows[TABLE_TIERS_MAX - 1]; /* [t - 1]: rows of at least tier t */
+        uint32_t window_bits;                    /* of the number that chooses a centroid */
+        uint8_t tier_bits[TABLE_TIERS_MAX];      /* of a code; the last is codebook_bits */
+        uint32_t col_scale; /* 1: codebooks are preceded by a half-float scale for each column */
 
-        uint8_t reserved1[88];
+        uint8_t reserved1[76];
         uint64_t contents_checksum;
         uint64_t header_checksum; /* XXH3-64 of all bytes before it */
 };
@@ -116,7 +122,8 @@ static_assert(offsetof(struct table_header, n_stages) == 72, "");
 static_assert(offsetof(struct table_header, group_rows) == 88, "");
 static_assert(offsetof(struct table_header, adaptor_type) == 112, "");
 static_assert(offsetof(struct table_header, tier_rows) == 128, "");
-static_assert(offsetof(struct table_header, reserved1) == 152, "");
+static_assert(offsetof(struct table_header, window_bits) == 152, "");
+static_assert(offsetof(struct table_header, reserved1) == 164, "");
 static_assert(offsetof(struct table_header, header_checksum) == 248, "");
 static_assert(sizeof(struct table_chunk) == 32, "contents entry is 32 bytes");
 
@@ -136,12 +143,13 @@ struct table_layout {
         uint32_t n_subvectors; /* per row: ceil(n_dims / subvector_dims) */
         uint32_t n_col_groups;
         uint64_t n_row_groups;
-        uint64_t stage_bytes;                      /* codes of one stage in one record */
+        uint64_t stage_bytes[TABLE_TIERS_MAX];     /* one stage's codes in each tier's records */
         uint64_t codes_offset;                     /* in a record, behind scale and latent */
         uint64_t record_bytes;                     /* of the highest tier */
         uint64_t tier_bytes[TABLE_TIERS_MAX];      /* of a record of each tier */
         uint64_t level_first[TABLE_TIERS_MAX - 1]; /* [t - 1]: first block of level t */
         uint64_t n_weights;                        /* of the adaptor, biases and scales included */
+        uint64_t col_scale_bytes;                  /* before the codebooks, padding included */
         uint64_t group_bytes;                      /* codebooks of one group */
         uint64_t codebook_bytes;                   /* chunk lengths; 0 where the chunk is absent */
         uint64_t adaptor_bytes;
@@ -160,13 +168,13 @@ struct table_contents {
         struct table_chunk meta;
 };
 
-/* Bytes of `n_codes` packed codes of `bits` bits (1 to 8). */
+/* Bytes of `n_codes` packed codes of `bits` bits (1 to 4). */
 uint64_t table_packed_bytes(uint64_t n_codes, uint32_t bits);
 
 /* Codebooks of at most 16 centroids fit a register and are laid out for permutes, larger ones for
  * loads (FORMAT.md, "Sub-vectors"). */
 static inline bool table_small_codebooks(const struct table_header *header) {
-        return header->codebook_bits <= 4;
+        return header->window_bits <= TABLE_SMALL_BITS_MAX;
 }
 
 /* Dimension of slot `slot` of sub-vector `subvector`; at or past n_dims: the slot does not exist.
@@ -178,15 +186,29 @@ static inline uint64_t table_slot_dim(const struct table_header *header,
                                              : subvector * header->subvector_dims + slot;
 }
 
-/* For headers that are being made: every row has `n_stages` stages. */
+/* For headers that are being made: all codes have `codebook_bits` bits, and windows no more unless
+ * `window_bits` is set. */
+static inline void table_set_code_bits(struct table_header *header) {
+        if (!header->window_bits)
+                header->window_bits = header->codebook_bits;
+        for (uint32_t t = 0; t < TABLE_TIERS_MAX; t++)
+                header->tier_bits[t] =
+                        (uint8_t)(header->tier_stages[t] ? header->codebook_bits : 0);
+}
+
+/* The same, and every row has `n_stages` stages. */
 static inline void table_set_one_tier(struct table_header *header, uint32_t n_stages) {
         header->n_stages = n_stages;
         header->n_tiers = 1;
         header->tier_stages[0] = (uint8_t)n_stages;
+        table_set_code_bits(header);
 }
 
-/* Bytes of a record of the carvq codec with `n_stages` stages. */
-uint64_t table_record_bytes(const struct table_header *header, uint32_t n_stages);
+/* Bytes of one stage's codes of `code_bits` bits in a record of the carvq codec, and of a record
+ * with `n_stages` of them. */
+uint64_t table_stage_bytes(const struct table_header *header, uint32_t code_bits);
+uint64_t table_record_bytes(const struct table_header *header, uint32_t n_stages,
+                            uint32_t code_bits);
 
 /* Bytes of one layer of the adaptor. */
 uint64_t table_layer_bytes(uint32_t adaptor_type, uint64_t n_in, uint64_t n_out);

@@ -103,6 +103,8 @@ uint8_t *make_table(const struct table_header *parameters, uint64_t seed, uint64
 
         if (h.codec == TABLE_CODEC_CARVQ && !h.n_tiers)
                 table_set_one_tier(&h, h.n_stages);
+        else if (h.n_tiers && !h.tier_bits[h.n_tiers - 1])
+                table_set_code_bits(&h);
         require(table_layout_compute(&h, &l, &fault), &fault);
         require(table_plan(&h, sizeof(meta) - 1, chunks, &fault), &fault);
         file = calloc(1, h.file_bytes);

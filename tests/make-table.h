@@ -7,6 +7,7 @@
 /*
  * The header's parameters (codec, n_rows, n_dims, and the carvq ones) say what is wanted.
  * With n_tiers 0 every row has n_stages stages; with more, the first rows are of the highest tier.
+ * Without tier_bits all codes have codebook_bits bits; without window_bits windows have no more.
  * Codebooks, scales and latents are halves of moderate size, so that every value is finite.
  * malloc'd; aborts on bad parameters.
  */

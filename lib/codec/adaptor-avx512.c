@@ -17,10 +17,6 @@ static _always_inline __m512 load_weights(const struct codec_layer *l, bool inte
         return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, l->halves + at));
 }
 
-static inline __m512 load_halves(const uint16_t *halves, __mmask16 mask) {
-        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves));
-}
-
 /* outputs += weights of the inputs of these numbers x the inputs, in their order. */
 static _always_inline void add_inputs(const struct codec_layer *l, bool integers,
                                       const float *inputs, const size_t *numbers, size_t n_inputs,

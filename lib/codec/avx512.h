@@ -19,25 +19,33 @@ static inline __mmask16 lanes(size_t n) {
         return n >= LANES ? 0xffff : (__mmask16)((1u << n) - 1);
 }
 
-/* What becomes of a row's stages' sums; a NULL finish: nothing. At most one of the two is set. */
+/* What becomes of a row's stages' sums; a NULL finish: nothing. Of the last two at most one is set.
+ */
 struct finish {
-        __m512 scale;          /* 1 where the table has none: exact */
-        const float *addends;  /* the adaptor's outputs */
-        const uint16_t *means; /* the same, as the table has them, of an adaptor without inputs */
+        __m512 scale;               /* 1 where the table has none: exact */
+        const uint16_t *col_scales; /* as the table has them */
+        const float *addends;       /* the adaptor's outputs */
+        const uint16_t *means;      /* the same, as the table has them, of one without inputs */
 };
 
-static inline bool finish_adds(const struct finish *finish) {
-        return finish && (finish->addends || finish->means);
+static _always_inline __m512 load_halves(const uint16_t *halves, __mmask16 mask) {
+        return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves));
 }
 
-/* Dimensions `at` and following. */
-static _always_inline __m512 finish_add(const struct finish *finish, __mmask16 mask, size_t at,
-                                        __m512 v) {
+/* What differs from column to column. */
+static inline bool finish_has_columns(const struct finish *finish) {
+        return finish && (finish->col_scales || finish->addends || finish->means);
+}
+
+/* Dimensions `at` and following of a row that has been multiplied by its scale. */
+static _always_inline __m512 finish_columns(const struct finish *finish, __mmask16 mask, size_t at,
+                                            __m512 v) {
+        if (finish->col_scales)
+                v = _mm512_mul_ps(v, load_halves(finish->col_scales + at, mask));
         if (finish->addends)
-                return _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, finish->addends + at));
-        if (finish->means)
-                return _mm512_add_ps(
-                        v, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, finish->means + at)));
+                v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, finish->addends + at));
+        else if (finish->means)
+                v = _mm512_add_ps(v, load_halves(finish->means + at, mask));
         return v;
 }
 

@@ -31,7 +31,9 @@ struct codec_record {
         const uint8_t *bytes;
         uint64_t n_bytes;
         uint64_t row;
-        uint32_t n_stages; /* codec carvq: of this row's tier */
+        uint64_t stage_bytes; /* codec carvq: of this row's tier, like these */
+        uint32_t n_stages;
+        uint32_t code_bits;
 };
 
 /*
@@ -66,6 +68,7 @@ struct codec_table {
         struct table_contents contents;
         const uint8_t *rows;
         const uint16_t *codebooks;            /* NULL where absent */
+        const uint16_t *col_scales;           /* half[n_dims]; NULL where absent */
         const uint16_t *adaptor;              /* NULL where absent */
         const struct table_tier_block *tiers; /* NULL where absent */
 };

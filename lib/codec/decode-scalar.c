@@ -10,14 +10,15 @@
 #include "half.h"
 #include "kernels.h"
 
-void codec_unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t block,
-                        uint8_t ret_codes[TABLE_BLOCK_CODES]) {
+/* Codes of block `block` of a packed sequence (FORMAT.md, "Packed codes"). */
+static void unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t block,
+                         uint16_t ret_codes[TABLE_BLOCK_CODES]) {
         size_t first = block * TABLE_BLOCK_CODES;
         size_t n = MIN(n_codes - first, TABLE_BLOCK_CODES);
         uint32_t shift = 0;
 
-        memset(ret_codes, 0, TABLE_BLOCK_CODES);
-        for (uint32_t width = 8; width; width >>= 1) {
+        memset(ret_codes, 0, TABLE_BLOCK_CODES * sizeof(*ret_codes));
+        for (uint32_t width = TABLE_SMALL_BITS_MAX; width; width >>= 1) {
                 if (!(bits & width))
                         continue;
 
@@ -27,35 +28,54 @@ void codec_unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, si
                 for (size_t i = 0; i < n; i++) {
                         uint32_t piece = pieces[i % n_bytes] >> i / n_bytes * width;
 
-                        ret_codes[i] |= (piece & ((1u << width) - 1)) << shift;
+                        ret_codes[i] |= (uint16_t)((piece & ((1u << width) - 1)) << shift);
                 }
                 packed += table_packed_bytes(n_codes, width); /* the next run */
                 shift += width;
         }
 }
 
+/* Which centroids the sub-vectors of a block have in a stage. */
+static void choose_centroids(const struct codec_table *table, const struct codec_record *record,
+                             size_t stage, size_t block,
+                             uint16_t ret_centroids[TABLE_BLOCK_CODES]) {
+        const struct table_header *h = &table->contents.header;
+        const struct table_layout *l = &table->contents.layout;
+        const uint8_t *codes = record->bytes + l->codes_offset + stage * record->stage_bytes;
+        size_t first = block * TABLE_BLOCK_CODES;
+
+        if (table_small_codebooks(h)) {
+                unpack_block(codes, l->n_subvectors, record->code_bits, block, ret_centroids);
+                return;
+        }
+        for (size_t i = 0; i < MIN(l->n_subvectors - first, TABLE_BLOCK_CODES); i++)
+                ret_centroids[i] = (uint16_t)codec_load_bits(codes, (first + i) * record->code_bits,
+                                                             h->window_bits);
+}
+
 /* Where in its group's codebooks a value is: FORMAT.md, "Codebooks". */
-static size_t entry_at(const struct table_header *h, size_t stage, size_t code, size_t slot) {
+static size_t entry_at(const struct table_header *h, size_t stage, size_t centroid, size_t slot) {
         return table_small_codebooks(h)
-                       ? ((stage * h->subvector_dims + slot) << h->codebook_bits) + code
-                       : ((stage << h->codebook_bits) + code) * h->subvector_dims + slot;
+                       ? ((stage * h->subvector_dims + slot) << h->window_bits) + centroid
+                       : ((stage << h->window_bits) + centroid) * h->subvector_dims + slot;
 }
 
 /* What becomes of the stages' sums; NULL: nothing. */
 struct finish {
         const float *scale;
-        const float *addends; /* [n_dims] */
+        const uint16_t *col_scales; /* half[n_dims] */
+        const float *addends;       /* [n_dims] */
 };
 
-/* Sub-vectors [first, first + n_codes) of one row, at most a block of them. */
+/* Sub-vectors [first, first + n) of one row, at most a block of them. */
 static void decode_block(const struct codec_table *table, const uint16_t *codebooks,
-                         uint8_t codes[][TABLE_BLOCK_CODES], size_t n_stages, size_t first,
-                         size_t n_codes, const struct finish *finish, float *ret_values) {
+                         uint16_t centroids[][TABLE_BLOCK_CODES], size_t n_stages, size_t first,
+                         size_t n, const struct finish *finish, float *ret_values) {
         const struct table_header *h = &table->contents.header;
         const struct table_layout *l = &table->contents.layout;
         size_t group_halves = l->group_bytes / sizeof(uint16_t);
 
-        for (size_t i = 0; i < n_codes; i++) {
+        for (size_t i = 0; i < n; i++) {
                 size_t j = first + i;
                 const uint16_t *group = codebooks + j / h->group_cols * group_halves;
 
@@ -66,12 +86,14 @@ static void decode_block(const struct codec_table *table, const uint16_t *codebo
                         if (dim >= h->n_dims)
                                 break;
                         for (size_t s = 0; s < n_stages; s++) {
-                                float c = half_to_float(group[entry_at(h, s, codes[s][i], d)]);
+                                float c = half_to_float(group[entry_at(h, s, centroids[s][i], d)]);
 
                                 v = s ? v + c : c;
                         }
                         if (finish->scale)
                                 v *= *finish->scale;
+                        if (finish->col_scales)
+                                v *= half_to_float(finish->col_scales[dim]);
                         if (finish->addends)
                                 v += finish->addends[dim];
                         ret_values[dim] = v;
@@ -87,16 +109,15 @@ void codec_scalar_codes(const struct codec_table *table, const struct codec_reco
         float scale = h->row_scale ? half_to_float(codec_load_half(record->bytes)) : 1;
         const struct finish finish = {
                 .scale = h->row_scale && record->n_stages ? &scale : NULL,
+                .col_scales = record->n_stages ? table->col_scales : NULL,
                 .addends = addends,
         };
-        uint8_t codes[TABLE_STAGES_MAX][TABLE_BLOCK_CODES];
+        uint16_t centroids[TABLE_STAGES_MAX][TABLE_BLOCK_CODES];
 
         for (size_t first = 0; first < l->n_subvectors; first += TABLE_BLOCK_CODES) {
                 for (size_t s = 0; s < record->n_stages; s++)
-                        codec_unpack_block(record->bytes + l->codes_offset + s * l->stage_bytes,
-                                           l->n_subvectors, h->codebook_bits,
-                                           first / TABLE_BLOCK_CODES, codes[s]);
-                decode_block(table, codebooks, codes, record->n_stages, first,
+                        choose_centroids(table, record, s, first / TABLE_BLOCK_CODES, centroids[s]);
+                decode_block(table, codebooks, centroids, record->n_stages, first,
                              MIN(l->n_subvectors - first, TABLE_BLOCK_CODES), &finish, ret_values);
         }
 }
@@ -150,16 +171,16 @@ static void decode_int4(const struct codec_table *table, const struct codec_reco
                         float *scratch, float *ret_values) {
         const uint8_t *bytes = record->bytes;
         size_t n_dims = table->contents.header.n_dims;
-        uint8_t codes[TABLE_BLOCK_CODES];
+        uint16_t codes[TABLE_BLOCK_CODES];
         float scale;
 
         (void)scratch;
         memcpy(&scale, bytes, sizeof(scale));
         for (size_t i = 0; i < n_dims; i++) {
                 if (i % TABLE_BLOCK_CODES == 0)
-                        codec_unpack_block(bytes + sizeof(scale), n_dims, 4, i / TABLE_BLOCK_CODES,
-                                           codes);
-                ret_values[i] = scale * (float)(codes[i % TABLE_BLOCK_CODES] - 8);
+                        unpack_block(bytes + sizeof(scale), n_dims, 4, i / TABLE_BLOCK_CODES,
+                                     codes);
+                ret_values[i] = scale * (float)((int)codes[i % TABLE_BLOCK_CODES] - 8);
         }
 }
 

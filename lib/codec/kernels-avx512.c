@@ -21,7 +21,7 @@ static void decode_no_stages(const struct codec_table *table, const struct finis
                 __mmask16 mask = lanes(n_dims - i);
 
                 _mm512_mask_storeu_ps(ret_values + i, mask,
-                                      finish_add(finish, mask, i, _mm512_setzero_ps()));
+                                      finish_columns(finish, mask, i, _mm512_setzero_ps()));
         }
 }
 
@@ -32,11 +32,13 @@ static void decode_carvq(const struct codec_table *table, const struct codec_rec
         struct finish finish = { .scale = _mm512_set1_ps(scale) }, *any;
         bool large = !table_small_codebooks(h), small = codec_avx512_is_small(table);
 
+        if (record->n_stages)
+                finish.col_scales = table->col_scales;
         if (large || small || !record->n_stages)
                 finish.means = codec_adaptor_means(table);
         if (!finish.means)
                 finish.addends = codec_adaptor(table, record, codec_avx512_layer, scratch);
-        any = h->row_scale || finish_adds(&finish) ? &finish : NULL;
+        any = h->row_scale || finish_has_columns(&finish) ? &finish : NULL;
 
         if (!record->n_stages)
                 decode_no_stages(table, &finish, ret_values);

@@ -22,17 +22,25 @@ static inline size_t codec_scratch_round(size_t n_floats) {
 
 /* ---- Where a row is ---- */
 
+static inline struct codec_record codec_record_at(const struct codec_table *table, uint64_t row,
+                                                  uint64_t offset, uint32_t tier) {
+        const struct table_header *h = &table->contents.header;
+        const struct table_layout *l = &table->contents.layout;
+
+        return (struct codec_record){
+                .bytes = table->rows + offset,
+                .n_bytes = l->tier_bytes[tier],
+                .row = row,
+                .stage_bytes = l->stage_bytes[tier],
+                .n_stages = h->tier_stages[tier],
+                .code_bits = h->tier_bits[tier],
+        };
+}
+
 /* For tables of one tier. */
 static inline struct codec_record codec_find_uniform(const struct codec_table *table,
                                                      uint64_t row) {
-        uint64_t n_bytes = table->contents.layout.record_bytes;
-
-        return (struct codec_record){
-                .bytes = table->rows + row * n_bytes,
-                .n_bytes = n_bytes,
-                .row = row,
-                .n_stages = table->contents.header.n_stages,
-        };
+        return codec_record_at(table, row, row * table->contents.layout.record_bytes, 0);
 }
 
 /* Ones before `position` of a level, and whether it is one itself. All of the cache line is
@@ -80,12 +88,7 @@ static inline struct codec_record codec_find_tiered(const struct codec_table *ta
                 position = rank;
                 n_rows = n_marked;
         }
-        return (struct codec_record){
-                .bytes = table->rows + offset,
-                .n_bytes = l->tier_bytes[tier],
-                .row = row,
-                .n_stages = h->tier_stages[tier],
-        };
+        return codec_record_at(table, row, offset, tier);
 }
 
 static inline struct codec_record codec_find(const struct codec_table *table, uint64_t row) {
@@ -138,13 +141,18 @@ codec_layer_fn codec_scalar_layer;
 
 /* ---- The scalar decoder (decode-scalar.c) ---- */
 
-/* Codes of block `block` of a packed sequence (FORMAT.md, "Packed codes"). */
-void codec_unpack_block(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t block,
-                        uint8_t ret_codes[TABLE_BLOCK_CODES]);
-
 /* The record is the row: no instruction set does better than memcpy(). */
 void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,
                       float *scratch, float *ret_values);
+
+/* Bits [first, first + n_bits), at most 25, of a string: reads the bytes that have some of them. */
+static inline uint32_t codec_load_bits(const uint8_t *bytes, size_t first, uint32_t n_bits) {
+        uint32_t word = 0;
+
+        for (uint32_t i = 0; i < first % 8 + n_bits; i += 8)
+                word |= (uint32_t)bytes[first / 8 + i / 8] << i;
+        return word >> first % 8 & ((1u << n_bits) - 1);
+}
 
 /* FORMAT.md, decoding steps 1 and 2, and the addition of `addends` (NULL: none). */
 void codec_scalar_codes(const struct codec_table *table, const struct codec_record *record,

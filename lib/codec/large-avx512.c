@@ -38,7 +38,7 @@ static _always_inline __m256i load_slots(const uint16_t *halves, __mmask16 mask)
 static _always_inline void store(const struct shape *q, __m512 v, __mmask16 mask, size_t at,
                                  float *ret_values) {
         if (q->finish)
-                v = finish_add(q->finish, mask, at, _mm512_mul_ps(v, q->finish->scale));
+                v = finish_columns(q->finish, mask, at, _mm512_mul_ps(v, q->finish->scale));
         if (mask == 0xffff)
                 _mm512_storeu_ps(ret_values + at, v);
         else
@@ -47,7 +47,7 @@ static _always_inline void store(const struct shape *q, __m512 v, __mmask16 mask
 
 /* The first `n` slots of a sub-vector, whose first dimension is `at`. */
 static _always_inline void decode_one(const struct shape *q, const uint16_t *group,
-                                      const uint8_t *codes, size_t stride, size_t n, size_t at,
+                                      const uint16_t *codes, size_t stride, size_t n, size_t at,
                                       float *ret_values) {
         for (size_t slot = 0; slot < n; slot += LANES) {
                 __mmask16 mask = lanes(n - slot);
@@ -73,12 +73,12 @@ static _always_inline __m512 load_two(const uint16_t *first, const uint16_t *sec
 
 /* Two whole sub-vectors of 8 slots. */
 static _always_inline void decode_two(const struct shape *q, const uint16_t *first,
-                                      const uint16_t *second, const uint8_t *codes, size_t stride,
+                                      const uint16_t *second, const uint16_t *codes, size_t stride,
                                       size_t at, float *ret_values) {
         __m512 v = load_two(first + codes[0] * 8, second + codes[1] * 8);
 
         for (size_t s = 1; s < q->n_stages; s++) {
-                const uint8_t *c = codes + s * stride;
+                const uint16_t *c = codes + s * stride;
 
                 first += q->stage_halves;
                 second += q->stage_halves;
@@ -89,8 +89,8 @@ static _always_inline void decode_two(const struct shape *q, const uint16_t *fir
 
 /* Sub-vectors [first, end). */
 static _always_inline void decode_run(const struct shape *q, size_t n_dims, struct groups *groups,
-                                      const uint8_t *codes, size_t stride, size_t first, size_t end,
-                                      float *ret_values) {
+                                      const uint16_t *codes, size_t stride, size_t first,
+                                      size_t end, float *ret_values) {
         size_t whole = MIN(end, n_dims / q->n_slots), j = first;
 
         if (q->n_slots == 8)
@@ -107,49 +107,13 @@ static _always_inline void decode_run(const struct shape *q, size_t n_dims, stru
                            j * q->n_slots, ret_values);
 }
 
-/*
- * A whole block of codes of 5 to 7 bits, whose runs of pieces are given (FORMAT.md, "Packed
- * codes"): each run's bytes are repeated, and every repetition is shifted to the piece it is for.
- */
-static inline __m512i unpack_codes(const uint8_t *four, const uint8_t *two, const uint8_t *one) {
-        const __m512i bits =
-                _mm512_setr_epi64(0x0101010101010101, 0x0202020202020202, 0x0404040404040404,
-                                  0x0808080808080808, 0x1010101010101010, 0x2020202020202020,
-                                  0x4040404040404040, (long long)0x8080808080808080);
-        __m512i v = _mm512_broadcast_i64x4(_mm256_loadu_si256((const void *)four)), x;
-
-        v = _mm512_srlv_epi64(v, _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4));
-        v = _mm512_and_si512(v, _mm512_set1_epi8(0x0f));
-        if (two) {
-                x = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)two));
-                x = _mm512_srlv_epi64(x, _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6));
-                x = _mm512_and_si512(x, _mm512_set1_epi8(0x03));
-                v = _mm512_or_si512(v, _mm512_slli_epi16(x, 4));
-        }
-        if (one) {
-                uint64_t bytes;
-
-                memcpy(&bytes, one, sizeof(bytes));
-                x = _mm512_set1_epi64((long long)bytes);
-                x = _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(x, bits), two ? 0x40 : 0x10);
-                v = _mm512_or_si512(v, x);
-        }
-        return v;
-}
-
-static void unpack_stage(const struct codec_table *table, const uint8_t *packed, size_t block,
-                         uint8_t ret_codes[TABLE_BLOCK_CODES]) {
-        uint32_t bits = table->contents.header.codebook_bits;
-        size_t n_codes = table->contents.layout.n_subvectors;
-        const uint8_t *four = packed, *two = four + table_packed_bytes(n_codes, 4);
-        const uint8_t *one = two + table_packed_bytes(n_codes, bits & 2);
-
-        if ((block + 1) * TABLE_BLOCK_CODES > n_codes)
-                codec_unpack_block(packed, n_codes, bits, block, ret_codes);
-        else
-                _mm512_storeu_si512(ret_codes, unpack_codes(four + block * 32,
-                                                            bits & 2 ? two + block * 16 : NULL,
-                                                            bits & 1 ? one + block * 8 : NULL));
+/* Which centroids a block's sub-vectors have in a stage. */
+static void choose_centroids(const struct codec_record *record, const uint8_t *codes,
+                             uint32_t window_bits, size_t first, size_t n,
+                             uint16_t ret_centroids[TABLE_BLOCK_CODES]) {
+        for (size_t i = 0; i < n; i++)
+                ret_centroids[i] = (uint16_t)codec_load_bits(codes, (first + i) * record->code_bits,
+                                                             window_bits);
 }
 
 /* One row. With `n_slots` and `n_stages` known to the compiler, a sub-vector is a few instructions
@@ -161,22 +125,19 @@ static _always_inline void decode_row(const struct codec_table *table,
         const struct table_header *h = &table->contents.header;
         const struct table_layout *l = &table->contents.layout;
         const uint8_t *packed = record->bytes + l->codes_offset;
-        const struct shape q = { n_stages, n_slots, n_slots << h->codebook_bits, finish };
+        const struct shape q = { n_stages, n_slots, n_slots << h->window_bits, finish };
         struct groups groups = { codec_row_codebooks(table, record->row), h->group_cols,
                                  h->group_cols, l->group_bytes / sizeof(uint16_t) };
-        uint8_t codes[TABLE_STAGES_MAX][TABLE_BLOCK_CODES];
+        uint16_t centroids[TABLE_STAGES_MAX][TABLE_BLOCK_CODES];
 
-        if (h->codebook_bits == 8) { /* as they stand in the record */
-                decode_run(&q, h->n_dims, &groups, packed, l->stage_bytes, 0, l->n_subvectors,
-                           ret_values);
-                return;
-        }
         for (size_t first = 0; first < l->n_subvectors; first += TABLE_BLOCK_CODES) {
+                size_t n = MIN(l->n_subvectors - first, TABLE_BLOCK_CODES);
+
                 for (size_t s = 0; s < n_stages; s++)
-                        unpack_stage(table, packed + s * l->stage_bytes, first / TABLE_BLOCK_CODES,
-                                     codes[s]);
-                decode_run(&q, h->n_dims, &groups, codes[0], TABLE_BLOCK_CODES, first,
-                           MIN(first + TABLE_BLOCK_CODES, l->n_subvectors), ret_values);
+                        choose_centroids(record, packed + s * record->stage_bytes, h->window_bits,
+                                         first, n, centroids[s]);
+                decode_run(&q, h->n_dims, &groups, centroids[0], TABLE_BLOCK_CODES, first,
+                           first + n, ret_values);
         }
 }
 

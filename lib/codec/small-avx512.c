@@ -40,7 +40,7 @@ static _always_inline void decode_vectors(const struct codec_table *table,
                         v[j] = _mm512_mul_ps(v[j], finish->scale);
 
                 /* Making masks shares the permutes' port too: only at the end of a slot. */
-                if (n >= n_vectors * LANES && !finish_adds(finish)) {
+                if (n >= n_vectors * LANES && !finish_has_columns(finish)) {
                         for (size_t j = 0; j < n_vectors; j++)
                                 _mm512_storeu_ps(ret_values + dim + j * LANES, v[j]);
                         continue;
@@ -50,7 +50,7 @@ static _always_inline void decode_vectors(const struct codec_table *table,
                         size_t at = dim + j * LANES;
 
                         if (finish)
-                                v[j] = finish_add(finish, mask, at, v[j]);
+                                v[j] = finish_columns(finish, mask, at, v[j]);
                         _mm512_mask_storeu_ps(ret_values + at, mask, v[j]);
                 }
         }
@@ -71,7 +71,8 @@ static _always_inline void decode_codes(const struct codec_table *table,
                 __m512i indices[TABLE_STAGES_MAX][BLOCK_VECTORS];
 
                 for (size_t s = 0; s < n_stages; s++)
-                        unpack_indices(codes + s * l->stage_bytes + block / 2, n_codes, indices[s]);
+                        unpack_indices(codes + s * record->stage_bytes + block / 2, n_codes,
+                                       indices[s]);
                 if (n_codes > 2 * LANES &&
                     block / group_cols == (block + n_codes - 1) / group_cols) {
                         decode_vectors(table, codebooks + block / group_cols * group_halves,

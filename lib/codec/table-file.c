@@ -32,7 +32,10 @@ void codec_table_init(struct codec_table *table, const struct table_contents *co
                 .rows = bytes + contents->rows.offset,
         };
         if (contents->codebooks.length)
-                table->codebooks = (const void *)(bytes + contents->codebooks.offset);
+                table->codebooks = (const void *)(bytes + contents->codebooks.offset +
+                                                  contents->layout.col_scale_bytes);
+        if (contents->layout.col_scale_bytes)
+                table->col_scales = (const void *)(bytes + contents->codebooks.offset);
         if (contents->adaptor.length)
                 table->adaptor = (const void *)(bytes + contents->adaptor.offset);
         if (contents->tiers.length)

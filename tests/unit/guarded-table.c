@@ -36,24 +36,27 @@ static void die(const char *what) {
         abort();
 }
 
-void guarded_init(struct guarded *memory, size_t n_bytes) {
+void guarded_init_at(struct guarded *memory, size_t n_bytes, enum guard guard) {
         size_t page = (size_t)sysconf(_SC_PAGESIZE), body = align_up(n_bytes, page);
-        uint8_t *map =
-                mmap(NULL, body + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        uint8_t *map = mmap(NULL, body + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-        if (map == MAP_FAILED || mprotect(map + body, page, PROT_NONE) < 0)
+        if (map == MAP_FAILED || mprotect(map + page, body, PROT_READ | PROT_WRITE) < 0)
                 die("no memory");
         *memory = (struct guarded){
-                .bytes = map + body - n_bytes,
+                .bytes = map + page + (guard == GUARD_BEHIND ? body - n_bytes : 0),
                 .n_bytes = n_bytes,
                 .map = map,
-                .map_bytes = body + page,
+                .map_bytes = body + 2 * page,
         };
 }
 
 void guarded_deinit(struct guarded *memory) {
         munmap(memory->map, memory->map_bytes);
         *memory = (struct guarded){ 0 };
+}
+
+void guarded_init(struct guarded *memory, size_t n_bytes) {
+        guarded_init_at(memory, n_bytes, GUARD_BEHIND);
 }
 
 static void fill_halves(uint8_t *bytes, uint64_t n, uint64_t *random) {
@@ -145,6 +148,8 @@ void make_table(struct table_header *header, const char *meta, uint64_t *random,
 
         if (header->codec == TABLE_CODEC_CARVQ && !header->n_tiers)
                 table_set_one_tier(header, header->n_stages);
+        else if (header->n_tiers && !header->tier_bits[header->n_tiers - 1])
+                table_set_code_bits(header);
         if (table_plan(header, meta ? strlen(meta) : 0, chunks, &fault) < 0)
                 die(fault.text);
         table_layout_compute(header, &layout, NULL);
@@ -177,21 +182,25 @@ void make_table(struct table_header *header, const char *meta, uint64_t *random,
 }
 
 static void guard_chunk(const struct table_chunk *chunk, const struct guarded *file,
-                        struct guarded *ret_memory) {
-        guarded_init(ret_memory, chunk->length);
+                        enum guard guard, struct guarded *ret_memory) {
+        guarded_init_at(ret_memory, chunk->length, guard);
         memcpy(ret_memory->bytes, file->bytes + chunk->offset, chunk->length);
 }
 
 void guard_table(const struct table_contents *contents, const struct guarded *file,
-                 struct codec_table *ret_table, struct guarded_table *ret_memory) {
-        guard_chunk(&contents->rows, file, &ret_memory->rows);
-        guard_chunk(&contents->codebooks, file, &ret_memory->codebooks);
-        guard_chunk(&contents->adaptor, file, &ret_memory->adaptor);
-        guard_chunk(&contents->tiers, file, &ret_memory->tiers);
+                 enum guard guard, struct codec_table *ret_table,
+                 struct guarded_table *ret_memory) {
+        uint64_t col_scale_bytes = contents->layout.col_scale_bytes;
+
+        guard_chunk(&contents->rows, file, guard, &ret_memory->rows);
+        guard_chunk(&contents->codebooks, file, guard, &ret_memory->codebooks);
+        guard_chunk(&contents->adaptor, file, guard, &ret_memory->adaptor);
+        guard_chunk(&contents->tiers, file, guard, &ret_memory->tiers);
         *ret_table = (struct codec_table){
                 .contents = *contents,
                 .rows = ret_memory->rows.bytes,
-                .codebooks = (const void *)ret_memory->codebooks.bytes,
+                .codebooks = (const void *)(ret_memory->codebooks.bytes + col_scale_bytes),
+                .col_scales = col_scale_bytes ? (const void *)ret_memory->codebooks.bytes : NULL,
                 .adaptor = (const void *)ret_memory->adaptor.bytes,
                 .tiers = (const void *)ret_memory->tiers.bytes,
         };

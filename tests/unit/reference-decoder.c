@@ -17,7 +17,7 @@ static float reference_half(const uint8_t *bytes) {
 static uint32_t reference_code(const uint8_t *packed, size_t n_codes, uint32_t bits, size_t i) {
         uint32_t code = 0, shift = 0;
 
-        for (uint32_t w = 8; w; w /= 2) {
+        for (uint32_t w = 4; w; w /= 2) {
                 size_t run_bytes = 0, block_at = 0, q = 0;
 
                 if (!(bits & w))
@@ -38,6 +38,19 @@ static uint32_t reference_code(const uint8_t *packed, size_t n_codes, uint32_t b
                 packed += run_bytes;
         }
         return code;
+}
+
+/* The number made of `window` bits of a string from bit `k` x i on. */
+static uint32_t reference_window(const uint8_t *string, uint32_t k, uint32_t window, size_t i) {
+        uint32_t number = 0;
+
+        for (size_t b = 0; b < window; b++) {
+                size_t at = i * k + b;
+
+                if (string[at / 8] & 1 << at % 8)
+                        number += 1u << b;
+        }
+        return number;
 }
 
 static float reference_sum(const uint8_t *weights, bool int8, const float *x, size_t n_in,
@@ -99,13 +112,16 @@ static void reference_adaptor(const struct codec_table *table, const uint8_t *la
 }
 
 static void reference_carvq(const struct codec_table *table, uint64_t row, const uint8_t *record,
-                            uint32_t n_stages, float *ret_values) {
+                            uint32_t tier, float *ret_values) {
         const struct table_header *h = &table->contents.header;
         const uint8_t *codebooks = (const void *)table->codebooks;
+        const uint8_t *col_scales = (const void *)table->col_scales;
         size_t n = h->n_dims, slots = h->subvector_dims, J = (n + slots - 1) / slots;
         size_t col_groups = (J + h->group_cols - 1) / h->group_cols;
-        size_t entries = (size_t)1 << h->codebook_bits;
-        size_t stage_bytes = table_packed_bytes(J, h->codebook_bits);
+        size_t entries = (size_t)1 << h->window_bits, S = h->window_bits, k = h->tier_bits[tier];
+        size_t n_stages = h->tier_stages[tier];
+        bool large = entries > 16;
+        size_t stage_bytes = large ? (S - k + k * J + 7) / 8 : table_packed_bytes(J, (uint32_t)k);
         const uint8_t *latent = record + 2 * h->row_scale;
         const uint8_t *codes = latent + (size_t)h->latent_dims * h->latent_bits / 8;
         float *a = calloc(n, sizeof(float));
@@ -113,21 +129,24 @@ static void reference_carvq(const struct codec_table *table, uint64_t row, const
         if (h->adaptor_type)
                 reference_adaptor(table, latent, a);
         for (size_t i = 0; i < n; i++) {
-                size_t d = entries > 16 ? i % slots : i / J, j = entries > 16 ? i / slots : i % J;
+                size_t d = large ? i % slots : i / J, j = large ? i / slots : i % J;
                 size_t group = row / h->group_rows * col_groups + j / h->group_cols;
                 float v = 0;
 
                 for (size_t l = 0; l < n_stages; l++) {
-                        size_t code =
-                                reference_code(codes + l * stage_bytes, J, h->codebook_bits, j);
+                        const uint8_t *s = codes + l * stage_bytes;
+                        size_t c_j = large ? reference_window(s, (uint32_t)k, (uint32_t)S, j)
+                                           : reference_code(s, J, (uint32_t)k, j);
                         size_t stage = (group * h->n_stages + l) * slots * entries;
-                        size_t at = entries > 16 ? code * slots + d : d * entries + code;
+                        size_t at = large ? c_j * slots + d : d * entries + c_j;
                         float c = reference_half(codebooks + 2 * (stage + at));
 
                         v = l == 0 ? c : v + c;
                 }
                 if (h->row_scale && n_stages)
                         v = v * reference_half(record);
+                if (h->col_scale && n_stages)
+                        v = v * reference_half(col_scales + 2 * i);
                 if (h->adaptor_type)
                         v = v + a[i];
                 ret_values[i] = v;
@@ -146,13 +165,13 @@ static bool reference_bit(const struct codec_table *table, uint32_t level, uint6
         return block[8 + position % 448 / 8] >> position % 8 & 1;
 }
 
-const uint8_t *reference_record(const struct codec_table *table, uint64_t row,
-                                uint32_t *ret_n_stages, uint64_t *ret_n_bytes) {
+const uint8_t *reference_record(const struct codec_table *table, uint64_t row, uint32_t *ret_tier,
+                                uint64_t *ret_n_bytes) {
         const struct table_header *h = &table->contents.header;
         uint64_t position[TABLE_TIERS_MAX] = { 0 };
         const uint8_t *record = table->rows;
 
-        *ret_n_stages = h->n_stages;
+        *ret_tier = 0;
         *ret_n_bytes = h->record_bytes;
         if (h->n_tiers <= 1)
                 return record + row * h->record_bytes;
@@ -161,8 +180,8 @@ const uint8_t *reference_record(const struct codec_table *table, uint64_t row,
 
                 while (tier + 1 < h->n_tiers && reference_bit(table, tier, position[tier]++))
                         tier++;
-                *ret_n_stages = h->tier_stages[tier];
-                *ret_n_bytes = table_record_bytes(h, h->tier_stages[tier]);
+                *ret_tier = tier;
+                *ret_n_bytes = table_record_bytes(h, h->tier_stages[tier], h->tier_bits[tier]);
                 if (r == row)
                         return record;
                 record += *ret_n_bytes;
@@ -171,9 +190,9 @@ const uint8_t *reference_record(const struct codec_table *table, uint64_t row,
 
 void reference_row(const struct codec_table *table, uint64_t row, float *ret_values) {
         const struct table_header *h = &table->contents.header;
-        uint32_t n_stages;
+        uint32_t tier;
         uint64_t n_bytes;
-        const uint8_t *record = reference_record(table, row, &n_stages, &n_bytes);
+        const uint8_t *record = reference_record(table, row, &tier, &n_bytes);
         float scale = 0;
 
         if (h->codec == TABLE_CODEC_INT8 || h->codec == TABLE_CODEC_INT4)
@@ -202,5 +221,5 @@ void reference_row(const struct codec_table *table, uint64_t row, float *ret_val
                         break;
                 }
         if (h->codec == TABLE_CODEC_CARVQ)
-                reference_carvq(table, row, record, n_stages, ret_values);
+                reference_carvq(table, row, record, tier, ret_values);
 }

@@ -26,13 +26,14 @@ static size_t n_sets;
 
 static void fail_at(const struct table_header *h, const char *set, uint64_t row, size_t i,
                     float found, float expected) {
-        fail_msg("%s, %s: n %u, L %u, k %u, h %u, groups %" PRIu64
-                 "x%u, scale %u, adaptor %s %ux%ux%u, tiers %u,"
+        fail_msg("%s, %s: n %u, L %u, k %u, S %u, h %u, groups %" PRIu64
+                 "x%u, scales %u, %u, adaptor %s %ux%ux%u, tiers %u,"
                  " row %" PRIu64 ", dimension %zu: %a, expected %a",
                  table_codec_name(h->codec), set, h->n_dims, h->n_stages, h->codebook_bits,
-                 h->subvector_dims, h->group_rows, h->group_cols, h->row_scale,
-                 table_adaptor_name(h->adaptor_type), h->latent_dims, h->hidden_dims[0],
-                 h->hidden_dims[1], h->n_tiers, row, i, (double)found, (double)expected);
+                 h->window_bits, h->subvector_dims, h->group_rows, h->group_cols, h->row_scale,
+                 h->col_scale, table_adaptor_name(h->adaptor_type), h->latent_dims,
+                 h->hidden_dims[0], h->hidden_dims[1], h->n_tiers, row, i, (double)found,
+                 (double)expected);
 }
 
 /* The same bytes; any NaN for a NaN; `bound` apart where it is not 0. */
@@ -74,14 +75,47 @@ static void check_set(const struct codec_kernels *set, const struct codec_table 
                                  set->name, h->n_dims);
 }
 
-static void check_table(struct table_header header, uint64_t *random, bool wild) {
-        struct guarded file, out, scratch;
+/* Rows of a table whose chunks have a guard at one end: the first and the last; of tiers every one.
+ */
+static void check_rows(const struct table_contents *contents, const struct guarded *file,
+                       enum guard guard, uint64_t *random) {
+        const struct table_header *h = &contents->header;
+        uint64_t step = h->n_tiers > 1 || h->n_rows == 1 ? 1 : h->n_rows - 1;
+        float *exact = calloc(h->n_dims, sizeof(float));
+        struct guarded out, scratch;
         struct guarded_table memory;
-        struct table_contents contents;
         struct codec_table table;
+
+        guard_table(contents, file, guard, &table, &memory);
+        guarded_init(&out, (h->n_dims + 40) * sizeof(float));
+        guarded_init(&scratch, codec_scratch_floats(h) * sizeof(float));
+        for (uint64_t row = 0; row < h->n_rows; row += step) {
+                size_t shift = test_random(random) % 20;
+
+                reference_row(&table, row, exact);
+                for (size_t i = 0; i < n_sets; i++) {
+                        float bound = 0;
+
+                        /* Scalar is exactly the reference; the others are exactly scalar, but for
+                         * the adaptor's bound (FORMAT.md, "Decoding"). */
+                        if (i > 0 && h->latent_dims)
+                                bound = 0x1p-10f * largest(exact, h->n_dims);
+                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, 0,
+                                  exact, bound);
+                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, shift,
+                                  exact, bound);
+                }
+        }
+        guarded_deinit(&scratch);
+        guarded_deinit(&out);
+        guarded_table_deinit(&memory);
+        free(exact);
+}
+
+static void check_table(struct table_header header, uint64_t *random, bool wild) {
+        struct guarded file;
+        struct table_contents contents;
         struct fault fault = { 0 };
-        float *expected = calloc(header.n_dims, sizeof(float));
-        float *exact = calloc(header.n_dims, sizeof(float));
 
         make_table(&header, NULL, random, &file);
         if (table_check(file.bytes, MIN(file.n_bytes, TABLE_HEAD_BYTES_MAX), header.file_bytes,
@@ -93,36 +127,9 @@ static void check_table(struct table_header header, uint64_t *random, bool wild)
         for (size_t i = 0; wild && i < contents.codebooks.length; i++)
                 file.bytes[contents.codebooks.offset + i] = (uint8_t)(test_random(random) >> 32);
 
-        guard_table(&contents, &file, &table, &memory);
-        guarded_init(&out, (header.n_dims + 40) * sizeof(float));
-        guarded_init(&scratch, codec_scratch_floats(&header) * sizeof(float));
-        /* The first and the last row; of tiers every one. */
-        uint64_t step = header.n_tiers > 1 || header.n_rows == 1 ? 1 : header.n_rows - 1;
-
-        for (uint64_t row = 0; row < header.n_rows; row += step) {
-                size_t shift = test_random(random) % 20;
-
-                reference_row(&table, row, exact);
-                for (size_t i = 0; i < n_sets; i++) {
-                        float bound = 0;
-
-                        /* Scalar is exactly the reference; the others are exactly scalar, but for
-                         * the adaptor's bound (FORMAT.md, "Decoding"). */
-                        if (i > 0 && header.latent_dims)
-                                bound = 0x1p-10f * largest(exact, header.n_dims);
-                        memcpy(expected, exact, header.n_dims * sizeof(float));
-                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, 0,
-                                  expected, bound);
-                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, shift,
-                                  expected, bound);
-                }
-        }
-        guarded_deinit(&scratch);
-        guarded_deinit(&out);
-        guarded_table_deinit(&memory);
+        check_rows(&contents, &file, GUARD_BEHIND, random);
+        check_rows(&contents, &file, GUARD_BEFORE, random);
         guarded_deinit(&file);
-        free(expected);
-        free(exact);
 }
 
 /* ---- The tests ---- */
@@ -166,6 +173,7 @@ static void test_carvq_shapes(void **state) {
                                                 .group_cols = groups[g],
                                                 .group_rows = count % 4 ? 2 : 1,
                                                 .row_scale = count % 2,
+                                                .col_scale = count % 11 == 0,
                                         };
 
                                         /* The widest are slow: one in seven, of every kind. */
@@ -182,7 +190,7 @@ static void test_carvq_codes(void **state) {
 
         (void)state;
         for (size_t n = 0; n < ARRAY_SIZE(dims); n++)
-                for (uint32_t bits = 1; bits <= 8; bits++)
+                for (uint32_t bits = 1; bits <= TABLE_CODEBOOK_BITS_MAX; bits++)
                         for (uint32_t i = 0; i < 8; i++)
                                 check_table((struct table_header){ .n_rows = 3,
                                                                    .n_dims = dims[n],
@@ -192,11 +200,12 @@ static void test_carvq_codes(void **state) {
                                                                    .subvector_dims = i < 4 ? 1 : 10,
                                                                    .group_cols = i % 2 ? 32 : 65536,
                                                                    .group_rows = 1 + i % 3,
-                                                                   .row_scale = i / 2 % 2 },
+                                                                   .row_scale = i / 2 % 2,
+                                                                   .col_scale = i / 4 },
                                             &random, false);
 }
 
-/* k > 4, another layout with kernels of its own: lengths and slots around the pieces that they work
+/* S > 4, another layout with kernels of its own: lengths and slots around the pieces that they work
  * in, odd ones, groups that end inside a block, and all that may follow a sum. */
 static void test_large_codebooks(void **state) {
         const uint32_t slots[] = { 1, 3, 5, 8, 10, 13, 16, 17, 24, 32, 48, 64 };
@@ -218,6 +227,7 @@ static void test_large_codebooks(void **state) {
                                         .group_cols = groups[count % ARRAY_SIZE(groups)],
                                         .group_rows = 2,
                                         .row_scale = count / 2 % 2,
+                                        .col_scale = count / 3 % 2,
                                         .adaptor_type = count % 7 < 2 ? 1 + count % 7 : 0,
                                 };
 
@@ -228,6 +238,72 @@ static void test_large_codebooks(void **state) {
                                         continue;
                                 check_table(header, &random, count % 11 == 0);
                         }
+}
+
+/* Windows of every width over codes of every length, and as many stages and slots as registers are
+ * made for, where a last group of codes is whole, cut or alone in its row. */
+static void test_windows(void **state) {
+        const uint32_t slots[] = { 4, 2, 8, 16, 1, 3, 5, 7, 20 };
+        const uint32_t subvectors[] = { 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100 };
+        uint64_t random = seed;
+        uint32_t count = 0;
+
+        (void)state;
+        for (uint32_t window = 5; window <= TABLE_WINDOW_BITS_MAX; window++)
+                for (uint32_t bits = 1; bits <= MIN(window, TABLE_CODEBOOK_BITS_MAX); bits++)
+                        for (size_t i = 0; i < 4 * ARRAY_SIZE(slots); i++, count++) {
+                                uint32_t h = slots[i % ARRAY_SIZE(slots)];
+                                uint32_t n =
+                                        h *
+                                        subvectors[test_random(&random) % ARRAY_SIZE(subvectors)];
+                                struct table_header header = {
+                                        .n_rows = 3,
+                                        .n_dims = n - (uint32_t)(test_random(&random) % h),
+                                        .codec = TABLE_CODEC_CARVQ,
+                                        .n_stages = count % 3 ? 1 : 1 + count / 3 % 6,
+                                        .codebook_bits = bits,
+                                        .window_bits = window,
+                                        .subvector_dims = h,
+                                        .group_cols = count % 5 ? 65536 : 1 + count / 5 % 17,
+                                        .group_rows = count % 4 ? 3 : 2,
+                                        .row_scale = count / 2 % 2,
+                                        .col_scale = count / 4 % 2,
+                                        .adaptor_type = count % 7 == 0,
+                                };
+
+                                /* Many codebooks of many centroids are slow to fill. */
+                                if (window > 10)
+                                        header.group_cols = 65536;
+                                if (window > 13 && i % 4)
+                                        continue;
+                                check_table(header, &random, count % 13 == 0);
+                        }
+}
+
+/* The shapes that packers choose, at ordinary widths. */
+static void test_wide_windows(void **state) {
+        const struct {
+                uint32_t stages, bits, window, slots;
+        } shapes[] = { { 1, 6, 12, 4 },  { 2, 6, 12, 4 },  { 1, 3, 12, 2 },   { 1, 6, 14, 4 },
+                       { 3, 8, 8, 16 },  { 1, 12, 16, 8 }, { 1, 1, 16, 1 },   { 1, 8, 12, 4 },
+                       { 4, 12, 12, 8 }, { 1, 4, 12, 4 },  { 16, 5, 11, 16 }, { 1, 7, 13, 5 } };
+        uint64_t random = seed;
+
+        (void)state;
+        for (size_t n = 0; n < ARRAY_SIZE(all_dims); n++)
+                for (size_t i = 0; i < 4 * ARRAY_SIZE(shapes); i++)
+                        check_table((struct table_header){ .n_rows = 2,
+                                                           .n_dims = all_dims[n],
+                                                           .codec = TABLE_CODEC_CARVQ,
+                                                           .n_stages = shapes[i / 4].stages,
+                                                           .codebook_bits = shapes[i / 4].bits,
+                                                           .window_bits = shapes[i / 4].window,
+                                                           .subvector_dims = shapes[i / 4].slots,
+                                                           .group_cols = 65536,
+                                                           .group_rows = 2,
+                                                           .row_scale = i / 2 % 2,
+                                                           .col_scale = i % 2 },
+                                    &random, false);
 }
 
 /* Rows of all tiers, of both layouts, with nothing, something or everything else in the record. */
@@ -242,10 +318,12 @@ static void test_tiers(void **state) {
                         .n_dims = dims[i % ARRAY_SIZE(dims)],
                         .codec = TABLE_CODEC_CARVQ,
                         .n_tiers = 2 + i / 4 % 3,
-                        .codebook_bits = 1 + i % 8,
+                        .codebook_bits = 1 + i % 9,
+                        .window_bits = i % 11 < 6 ? 9 + i % 4 : 0,
                         .subvector_dims = slots[test_random(&random) % ARRAY_SIZE(slots)],
                         .group_cols = i % 3 ? 65536 : 16,
                         .row_scale = i % 2,
+                        .col_scale = i / 2 % 2,
                         .adaptor_type = i / 8 % 3,
                 };
                 uint64_t left = h.n_rows;
@@ -258,6 +336,45 @@ static void test_tiers(void **state) {
                 for (uint32_t t = 0; t < h.n_tiers; t++) {
                         h.n_stages = t ? h.n_stages + 1 + i % 3 : i / 3 % 3;
                         h.tier_stages[t] = (uint8_t)h.n_stages;
+                        if (t)
+                                left = h.tier_rows[t - 1] = 1 + test_random(&random) % left;
+                }
+                check_table(h, &random, false);
+        }
+}
+
+/* Tiers that differ in the bits of their codes, and in stages too or not. */
+static void test_tiers_of_bits(void **state) {
+        const uint32_t dims[] = { 30, 100, 384 }, slots[] = { 1, 4, 8, 3 };
+        uint64_t random = seed;
+
+        (void)state;
+        for (uint32_t i = 0; i < 300; i++) {
+                struct table_header h = {
+                        .n_rows = 1 + test_random(&random) % 20,
+                        .n_dims = dims[i % ARRAY_SIZE(dims)],
+                        .codec = TABLE_CODEC_CARVQ,
+                        .n_stages = i % 4 ? 1 : 3,
+                        .codebook_bits = 8 + i % 4,
+                        .window_bits = 11 + i / 4 % 2,
+                        .subvector_dims = slots[i / 3 % ARRAY_SIZE(slots)],
+                        .group_cols = i % 3 ? 65536 : 5,
+                        .group_rows = 20,
+                        .row_scale = i % 2,
+                        .n_tiers = 2 + i % 3,
+                };
+                uint64_t left = h.n_rows;
+
+                h.group_rows = h.n_rows;
+                for (uint32_t t = 0; t < h.n_tiers; t++) {
+                        uint32_t below = h.n_tiers - 1 - t;
+
+                        h.tier_stages[t] = (uint8_t)(i % 8 && below == 1 ? 1 : h.n_stages);
+                        h.tier_bits[t] = (uint8_t)(h.codebook_bits - 2 * below);
+                        if (i % 5 == 0 && t == 0)
+                                h.tier_stages[t] = h.tier_bits[t] = 0;
+                        if (i % 8 && below > 1 && h.tier_stages[t])
+                                h.tier_stages[t] = 1;
                         if (t)
                                 left = h.tier_rows[t - 1] = 1 + test_random(&random) % left;
                 }
@@ -336,10 +453,14 @@ static void test_extreme_parameters(void **state) {
         check_table(header, &random, false);
         header.group_cols = 16;
         check_table(header, &random, false);
-        header.codebook_bits = TABLE_CODEBOOK_BITS_MAX;
+        header.codebook_bits = header.window_bits = 8;
         check_table(header, &random, false);
         header.n_dims = 63; /* one sub-vector, and a slot that does not exist */
-        header.codebook_bits = 4;
+        header.codebook_bits = header.window_bits = 4;
+        check_table(header, &random, false);
+        header.codebook_bits = TABLE_CODEBOOK_BITS_MAX;
+        header.window_bits = TABLE_WINDOW_BITS_MAX;
+        header.group_rows = 2;
         check_table(header, &random, false);
 }
 
@@ -390,7 +511,8 @@ int main(void) {
                 cmocka_unit_test(test_carvq_codes),  cmocka_unit_test(test_adaptors),
                 cmocka_unit_test(test_wild_bytes),   cmocka_unit_test(test_extreme_parameters),
                 cmocka_unit_test(test_conversions),  cmocka_unit_test(test_large_codebooks),
-                cmocka_unit_test(test_tiers),
+                cmocka_unit_test(test_tiers),        cmocka_unit_test(test_windows),
+                cmocka_unit_test(test_wide_windows), cmocka_unit_test(test_tiers_of_bits),
         };
 
         seed = test_seed();

@@ -37,6 +37,7 @@ static struct table_header tiered_header(uint64_t n_rows, uint32_t n_tiers) {
 
         for (uint32_t t = 0; t < n_tiers; t++)
                 h.tier_stages[t] = (uint8_t)(2 * t + 1);
+        table_set_code_bits(&h);
         return h;
 }
 
@@ -81,7 +82,8 @@ static void check_addresses(struct table_header h, const uint8_t *tiers) {
         if (table_tiers_check(&table.contents, blocks, &fault) < 0)
                 fail_msg("%s", fault.text);
         for (uint64_t row = 0; row < h.n_rows; row++) {
-                uint64_t n_bytes = table_record_bytes(&h, h.tier_stages[tiers[row]]);
+                uint64_t n_bytes =
+                        table_record_bytes(&h, h.tier_stages[tiers[row]], h.tier_bits[tiers[row]]);
 
                 for (size_t i = 0; i < n_sets; i++) {
                         struct codec_record r = sets[i]->find(&table, row);
@@ -89,6 +91,8 @@ static void check_addresses(struct table_header h, const uint8_t *tiers) {
                         assert_int_equal((uintptr_t)r.bytes - (uintptr_t)rows, offset);
                         assert_int_equal(r.n_bytes, n_bytes);
                         assert_int_equal(r.n_stages, h.tier_stages[tiers[row]]);
+                        assert_int_equal(r.code_bits, h.tier_bits[tiers[row]]);
+                        assert_int_equal(r.stage_bytes, table_stage_bytes(&h, r.code_bits));
                         assert_int_equal(r.row, row);
                 }
                 offset += n_bytes;
@@ -325,7 +329,7 @@ static void test_overwritten(void **state) {
                 assert_int_equal(table_check(file.bytes, TABLE_HEAD_BYTES_MAX, header.file_bytes,
                                              &contents, NULL),
                                  0);
-                guard_table(&contents, &file, &table, &memory);
+                guard_table(&contents, &file, GUARD_BEHIND, &table, &memory);
                 scratch = aligned_alloc(64, codec_scratch_floats(&header) * sizeof(float));
                 for (int round = 0; round < 40; round++) {
                         uint64_t *words = (uint64_t *)(void *)memory.tiers.bytes;

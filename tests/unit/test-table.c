@@ -33,7 +33,22 @@ static struct table_header carvq_header(void) {
                 .n_tiers = 2,
                 .tier_stages = { 1, 3 },
                 .tier_rows = { 2 },
+                .window_bits = 4,
+                .tier_bits = { 4, 4 },
         };
+}
+
+static struct table_header windows_header(void) {
+        struct table_header h = carvq_header();
+
+        h.codebook_bits = 6;
+        h.window_bits = 12;
+        h.n_stages = 2;
+        h.tier_stages[0] = h.tier_stages[1] = 2;
+        h.tier_bits[0] = 4;
+        h.tier_bits[1] = 6;
+        h.col_scale = 1;
+        return h;
 }
 
 /* A header and contents table as they stand at the start of a file. */
@@ -86,12 +101,14 @@ static void set_tiers(struct table_header *h, uint32_t n_stages, uint32_t n_tier
         if (h->n_rows < 4) /* rounded up past the tier below: all rows are high */
                 for (uint32_t t = 1; t < h->n_tiers; t++)
                         h->tier_rows[t - 1] = h->n_rows;
+        table_set_code_bits(h);
 }
 
 static void test_round_trips(void **state) {
         const uint64_t rows[] = { 1, 2, 1000, 262144, UINT64_C(384000000), TABLE_ROWS_MAX };
         const uint32_t dims[] = { 1, 7, 100, 384, 640, 8960, TABLE_DIMS_MAX };
-        const uint32_t bits[] = { 1, 4, 5, 8 }, slots[] = { 1, 8, 10, 64 }, stages[] = { 1, 3, 16 };
+        const uint32_t bits[] = { 1, 4, 5, 12 }, windows[] = { 1, 4, 12, 16 };
+        const uint32_t slots[] = { 1, 8, 10, 64 }, stages[] = { 1, 3, 16 };
 
         (void)state;
         for (size_t r = 0; r < ARRAY_SIZE(rows); r++)
@@ -106,6 +123,8 @@ static void test_round_trips(void **state) {
                         head.header.codec = TABLE_CODEC_CARVQ;
                         for (size_t i = 0; i < 4 * 4 * 3 * 3; i++) {
                                 head.header.codebook_bits = bits[i % 4];
+                                head.header.window_bits = windows[i % 4];
+                                head.header.col_scale = i / 4 % 2;
                                 head.header.subvector_dims = slots[i / 4 % 4];
                                 set_tiers(&head.header, stages[i / 16 % 3], 1 + i % 4);
                                 head.header.group_cols = i / 48 == 0 ? TABLE_DIMS_MAX : 3;
@@ -131,7 +150,8 @@ static void test_limits(void **state) {
                                      .n_dims = TABLE_DIMS_MAX,
                                      .codec = TABLE_CODEC_CARVQ,
                                      .n_stages = TABLE_STAGES_MAX,
-                                     .codebook_bits = TABLE_CODEBOOK_BITS_MAX,
+                                     .codebook_bits = 8,
+                                     .window_bits = 8,
                                      .subvector_dims = 1,
                                      .group_cols = 1,
                                      .group_rows = TABLE_ROWS_MAX,
@@ -142,6 +162,7 @@ static void test_limits(void **state) {
                                      .latent_bits = 16,
                                      .n_tiers = 1,
                                      .tier_stages = { TABLE_STAGES_MAX },
+                                     .tier_bits = { 8 },
                              } };
         struct table_layout layout;
         struct fault fault = { 0 };
@@ -176,6 +197,57 @@ static void test_limits(void **state) {
         assert_int_equal(table_plan(&head.header, 0, head.chunks, &fault), -EINVAL);
         assert_string_equal(fault.text, "chunk codebooks of 9223372036854775808 bytes does not fit"
                                         " into a file");
+
+        head.header.group_rows = 1 << 7;
+        head.header.window_bits = TABLE_WINDOW_BITS_MAX;
+        assert_int_equal(table_layout_compute(&head.header, &layout, &fault), -EINVAL);
+        assert_string_equal(fault.text, "group_rows 128 and group_cols 1 make codebooks of more"
+                                        " than 2^64 bytes");
+        head.header.codebook_bits = head.header.tier_bits[0] = TABLE_CODEBOOK_BITS_MAX;
+        head.header.group_rows = TABLE_ROWS_MAX;
+        head.header.row_scale = head.header.col_scale = 1;
+        plan_head(&head, 1000);
+        assert_accepted(&head);
+        assert_int_equal(table_layout_compute(&head.header, &layout, NULL), 0);
+        assert_int_equal(layout.stage_bytes[0], (12 * 65536 + 4 + 7) / 8);
+        assert_int_equal(layout.record_bytes, 2 + 16 * layout.stage_bytes[0]);
+        assert_int_equal(layout.codebook_bytes, 65536ull * 16 * 65536 * 2 + 2 * 65536);
+}
+
+/* Bits are counted one by one; column scales are padded to a cache line. */
+static void test_windows(void **state) {
+        (void)state;
+        for (uint32_t window = 5; window <= TABLE_WINDOW_BITS_MAX; window++)
+                for (uint32_t bits = 1; bits <= MIN(window, TABLE_CODEBOOK_BITS_MAX); bits++)
+                        for (uint32_t n = 1; n < 150; n++) {
+                                struct table_header h = {
+                                        .n_rows = 3,
+                                        .n_dims = n,
+                                        .codec = TABLE_CODEC_CARVQ,
+                                        .codebook_bits = bits,
+                                        .window_bits = window,
+                                        .subvector_dims = 3,
+                                        .group_cols = 5,
+                                        .group_rows = 3,
+                                        .col_scale = 1,
+                                };
+                                uint64_t n_subvectors = 0, n_bits = window, n_bytes = 0;
+                                struct table_layout l;
+
+                                for (uint32_t i = 0; i < n; i += 3)
+                                        n_bits += n_subvectors++ ? bits : 0;
+                                for (uint64_t i = 0; i < n_bits; i += 8)
+                                        n_bytes++;
+                                table_set_one_tier(&h, 2);
+                                assert_int_equal(table_layout_compute(&h, &l, NULL), 0);
+                                assert_int_equal(l.stage_bytes[0], n_bytes);
+                                assert_int_equal(l.record_bytes, 2 * n_bytes);
+                                assert_int_equal(l.col_scale_bytes, (2 * n + 63) / 64 * 64);
+                                assert_int_equal(l.codebook_bytes,
+                                                 l.col_scale_bytes +
+                                                         (n_subvectors + 4) / 5 *
+                                                                 ((2ull * 3 * 2) << window));
+                        }
 }
 
 static void test_every_flip(void **state) {
@@ -265,8 +337,8 @@ static const struct defect {
           "features_required at byte 16: bits 0x8000000000000001 are unknown, a newer program is"
           " needed" },
         { FIELD(header.reserved0), 1, true, -EBADMSG, "reserved0 at byte 68: expected 0" },
-        { FIELD(header.reserved1[0]), 1, true, -EBADMSG, "reserved1 at byte 152: expected 0" },
-        { FIELD(header.reserved1[87]), 1, true, -EBADMSG, "reserved1 at byte 239: expected 0" },
+        { FIELD(header.reserved1[0]), 1, true, -EBADMSG, "reserved1 at byte 164: expected 0" },
+        { FIELD(header.reserved1[75]), 1, true, -EBADMSG, "reserved1 at byte 239: expected 0" },
         { FIELD(header.n_rows), 0, true, -EBADMSG, "n_rows is 0, expected 1 to 1099511627776" },
         { FIELD(header.n_rows), TABLE_ROWS_MAX + 1, true, -EBADMSG,
           "n_rows is 1099511627777, expected 1 to 1099511627776" },
@@ -289,8 +361,27 @@ static const struct defect {
           "chunk codebooks, offset at byte 264: found 448, expected 384" },
         { FIELD(header.n_stages), 0, true, -EBADMSG, "n_stages is 0, expected 1 to 16" },
         { FIELD(header.n_stages), 17, true, -EBADMSG, "n_stages is 17, expected 1 to 16" },
-        { FIELD(header.codebook_bits), 0, true, -EBADMSG, "codebook_bits is 0, expected 1 to 8" },
-        { FIELD(header.codebook_bits), 9, true, -EBADMSG, "codebook_bits is 9, expected 1 to 8" },
+        { FIELD(header.codebook_bits), 0, true, -EBADMSG, "codebook_bits is 0, expected 1 to 12" },
+        { FIELD(header.codebook_bits), 13, true, -EBADMSG,
+          "codebook_bits is 13, expected 1 to 12" },
+        { FIELD(header.codebook_bits), 5, true, -EBADMSG, "window_bits is 4, expected 5 to 16" },
+        { FIELD(header.codebook_bits), 3, true, -EBADMSG,
+          "window_bits is 4, expected 3 (codebook_bits) or 5 to 16" },
+        { FIELD(header.window_bits), 0, true, -EBADMSG,
+          "window_bits is 0, expected 4 (codebook_bits) or 5 to 16" },
+        { FIELD(header.window_bits), 3, true, -EBADMSG,
+          "window_bits is 3, expected 4 (codebook_bits) or 5 to 16" },
+        { FIELD(header.window_bits), 17, true, -EBADMSG,
+          "window_bits is 17, expected 4 (codebook_bits) or 5 to 16" },
+        { FIELD(header.window_bits), 12, true, -EBADMSG,
+          "chunk codebooks, length at byte 272: found 9216, expected 2359296" },
+        { FIELD(header.tier_bits[0]), 0, true, -EBADMSG, "tier_bits[0] is 0, expected 4" },
+        { FIELD(header.tier_bits[0]), 3, true, -EBADMSG, "tier_bits[0] is 3, expected 4" },
+        { FIELD(header.tier_bits[1]), 5, true, -EBADMSG, "tier_bits[1] is 5, expected 4" },
+        { FIELD(header.tier_bits[2]), 1, true, -EBADMSG, "tier_bits[2] is 1, expected 0" },
+        { FIELD(header.col_scale), 2, true, -EBADMSG, "col_scale is 2, expected 0 to 1" },
+        { FIELD(header.col_scale), 1, true, -EBADMSG,
+          "chunk codebooks, length at byte 272: found 9216, expected 9472" },
         { FIELD(header.subvector_dims), 0, true, -EBADMSG,
           "subvector_dims is 0, expected 1 to 64" },
         { FIELD(header.subvector_dims), 65, true, -EBADMSG,
@@ -314,9 +405,12 @@ static const struct defect {
         { FIELD(header.n_tiers), 0, true, -EBADMSG, "n_tiers is 0, expected 1 to 4" },
         { FIELD(header.n_tiers), 5, true, -EBADMSG, "n_tiers is 5, expected 1 to 4" },
         { FIELD(header.n_tiers), 1, true, -EBADMSG, "tier_stages[0] is 1, expected 3" },
-        { FIELD(header.n_tiers), 3, true, -EBADMSG, "tier_stages[1] is 3, expected 2" },
-        { FIELD(header.n_tiers), 4, true, -EBADMSG, "tier_stages[0] is 1, expected 0" },
-        { FIELD(header.tier_stages[0]), 3, true, -EBADMSG, "tier_stages[0] is 3, expected 0 to 2" },
+        { FIELD(header.n_tiers), 3, true, -EBADMSG, "tier_stages[2] is 0, expected 3" },
+        { FIELD(header.n_tiers), 4, true, -EBADMSG, "tier_stages[2] is 0, expected 1 to 3" },
+        { FIELD(header.tier_stages[0]), 3, true, -EBADMSG,
+          "a record of tier 1 has 29 bytes, expected more than the 29 of tier 0" },
+        { FIELD(header.tier_stages[0]), 4, true, -EBADMSG, "tier_stages[0] is 4, expected 0 to 3" },
+        { FIELD(header.tier_stages[0]), 0, true, -EBADMSG, "tier_bits[0] is 4, expected 0" },
         { FIELD(header.tier_stages[1]), 2, true, -EBADMSG, "tier_stages[1] is 2, expected 3" },
         { FIELD(header.tier_stages[1]), 4, true, -EBADMSG, "tier_stages[1] is 4, expected 3" },
         { FIELD(header.tier_stages[2]), 1, true, -EBADMSG, "tier_stages[2] is 1, expected 0" },
@@ -355,11 +449,30 @@ static const struct defect {
           "contents_checksum at byte 240: does not match, the contents table is damaged" },
 };
 
-static void test_defects(void **state) {
-        (void)state;
-        for (size_t i = 0; i < ARRAY_SIZE(defects); i++) {
-                const struct defect *d = &defects[i];
-                struct head head = { .header = carvq_header() };
+/* Of a table whose tiers differ in bits alone. */
+static const struct defect window_defects[] = {
+        { FIELD(header.window_bits), 5, true, -EBADMSG, "window_bits is 5, expected 6 to 16" },
+        { FIELD(header.window_bits), 17, true, -EBADMSG, "window_bits is 17, expected 6 to 16" },
+        { FIELD(header.window_bits), 11, true, -EBADMSG,
+          "chunk codebooks, length at byte 272: found 1573120, expected 786688" },
+        { FIELD(header.codebook_bits), 5, true, -EBADMSG, "tier_bits[1] is 6, expected 5" },
+        { FIELD(header.tier_bits[0]), 0, true, -EBADMSG, "tier_bits[0] is 0, expected 1 to 6" },
+        { FIELD(header.tier_bits[0]), 7, true, -EBADMSG, "tier_bits[0] is 7, expected 1 to 6" },
+        { FIELD(header.tier_bits[1]), 5, true, -EBADMSG, "tier_bits[1] is 5, expected 6" },
+        { FIELD(header.tier_bits[3]), 6, true, -EBADMSG, "tier_bits[3] is 6, expected 0" },
+        { FIELD(header.tier_bits[0]), 6, true, -EBADMSG,
+          "a record of tier 1 has 30 bytes, expected more than the 30 of tier 0" },
+        { FIELD(header.tier_stages[0]), 0, true, -EBADMSG, "tier_bits[0] is 4, expected 0" },
+        { FIELD(header.tier_stages[1]), 1, true, -EBADMSG, "tier_stages[1] is 1, expected 2" },
+        { FIELD(header.col_scale), 0, true, -EBADMSG,
+          "chunk codebooks, length at byte 272: found 1573120, expected 1572864" },
+};
+
+static void check_defects(const struct table_header *header, const struct defect *list,
+                          size_t n_defects) {
+        for (size_t i = 0; i < n_defects; i++) {
+                const struct defect *d = &list[i];
+                struct head head = { .header = *header };
                 struct table_contents contents;
                 struct fault fault = { 0 };
 
@@ -371,6 +484,14 @@ static void test_defects(void **state) {
                 if (strcmp(fault.text, d->expected) != 0)
                         fail_msg("defect %zu: \"%s\", expected \"%s\"", i, fault.text, d->expected);
         }
+}
+
+static void test_defects(void **state) {
+        const struct table_header plain = carvq_header(), windows = windows_header();
+
+        (void)state;
+        check_defects(&plain, defects, ARRAY_SIZE(defects));
+        check_defects(&windows, window_defects, ARRAY_SIZE(window_defects));
 }
 
 /* What a later minor version may do: reserved bytes and optional features, and nothing else. */
@@ -390,12 +511,12 @@ static void test_minor_version(void **state) {
         assert_accepted(&head);
 }
 
-/* One piece of 8, 4, 2 or 1 bits for each binary digit of k, in blocks of 64, each a run of bytes:
+/* One piece of 4, 2 or 1 bits for each binary digit of k, in blocks of 64, each a run of bytes:
  * counted code by code. */
 static uint64_t naive_packed_bytes(uint64_t n_codes, uint32_t bits) {
         uint64_t n_bytes = 0;
 
-        for (uint32_t width = 8; width; width /= 2) {
+        for (uint32_t width = 4; width; width /= 2) {
                 uint64_t n_bits = 0;
 
                 if (!(bits & width))
@@ -413,7 +534,7 @@ static uint64_t naive_packed_bytes(uint64_t n_codes, uint32_t bits) {
 
 static void test_packed_bytes(void **state) {
         (void)state;
-        for (uint32_t bits = 1; bits <= 8; bits++) {
+        for (uint32_t bits = 1; bits <= TABLE_SMALL_BITS_MAX; bits++) {
                 for (uint64_t n = 0; n < 700; n++)
                         assert_int_equal(table_packed_bytes(n, bits), naive_packed_bytes(n, bits));
                 assert_int_equal(table_packed_bytes(65536, bits), 8192 * bits);
@@ -446,6 +567,7 @@ int main(void) {
                 cmocka_unit_test(test_every_flip),   cmocka_unit_test(test_truncation),
                 cmocka_unit_test(test_defects),      cmocka_unit_test(test_minor_version),
                 cmocka_unit_test(test_packed_bytes), cmocka_unit_test(test_names),
+                cmocka_unit_test(test_windows),
         };
 
         return cmocka_run_group_tests_name("table", tests, NULL, NULL);

@@ -16,10 +16,11 @@ static const char help[] =
         "      --json              one object: n_rows, n_dims, codec, version, file_bytes,\n"
         "                          record_bytes, bits_per_param, chunk_bytes {header, NAME ...,\n"
         "                          padding}, parameters (codec carvq: n_stages, codebook_bits,\n"
-        "                          subvector_dims, group_rows, group_cols, row_scale,\n"
-        "                          adaptor (none, half, int8), latent_dims, latent_bits,\n"
-        "                          hidden_dims, tiers [{n_rows, n_stages, record_bytes} ...]),\n"
-        "                          meta (as packed, or null)\n"
+        "                          window_bits, subvector_dims, group_rows, group_cols,\n"
+        "                          row_scale, col_scale, adaptor (none, half, int8),\n"
+        "                          latent_dims, latent_bits, hidden_dims, tiers [{n_rows,\n"
+        "                          n_stages, code_bits, record_bytes} ...]), meta (as packed,\n"
+        "                          or null)\n"
         "      --help\n"
         "\n"
         "Exit status: 0 done; 2 wrong usage; 3 failure.\n";
@@ -50,9 +51,10 @@ static json_t *tiers(const struct table_contents *c) {
                 uint64_t n_rows = t ? h->tier_rows[t - 1] : h->n_rows;
                 uint64_t n_higher = t + 1 < h->n_tiers ? h->tier_rows[t] : 0;
 
-                json_array_append_new(list, json_pack("{s:I, s:i, s:I}", "n_rows",
+                json_array_append_new(list, json_pack("{s:I, s:i, s:i, s:I}", "n_rows",
                                                       (json_int_t)(n_rows - n_higher), "n_stages",
-                                                      (int)h->tier_stages[t], "record_bytes",
+                                                      (int)h->tier_stages[t], "code_bits",
+                                                      (int)h->tier_bits[t], "record_bytes",
                                                       (json_int_t)c->layout.tier_bytes[t]));
         }
         return list;
@@ -63,13 +65,15 @@ static json_t *parameters(const struct table_contents *c) {
 
         if (h->codec != TABLE_CODEC_CARVQ)
                 return json_null();
-        return json_pack("{s:i, s:i, s:i, s:I, s:i, s:b, s:s, s:i, s:i, s:[i, i], s:o}", "n_stages",
-                         (int)h->n_stages, "codebook_bits", (int)h->codebook_bits, "subvector_dims",
+        return json_pack("{s:i, s:i, s:i, s:i, s:I, s:i, s:b, s:b, s:s, s:i, s:i, s:[i, i], s:o}",
+                         "n_stages", (int)h->n_stages, "codebook_bits", (int)h->codebook_bits,
+                         "window_bits", (int)h->window_bits, "subvector_dims",
                          (int)h->subvector_dims, "group_rows", (json_int_t)h->group_rows,
                          "group_cols", (int)h->group_cols, "row_scale", (int)h->row_scale,
-                         "adaptor", table_adaptor_name(h->adaptor_type), "latent_dims",
-                         (int)h->latent_dims, "latent_bits", (int)h->latent_bits, "hidden_dims",
-                         (int)h->hidden_dims[0], (int)h->hidden_dims[1], "tiers", tiers(c));
+                         "col_scale", (int)h->col_scale, "adaptor",
+                         table_adaptor_name(h->adaptor_type), "latent_dims", (int)h->latent_dims,
+                         "latent_bits", (int)h->latent_bits, "hidden_dims", (int)h->hidden_dims[0],
+                         (int)h->hidden_dims[1], "tiers", tiers(c));
 }
 
 static json_t *describe(const struct codec_file *file) {

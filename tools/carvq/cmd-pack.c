@@ -8,6 +8,9 @@
 #include "pack.h"
 #include "parallel.h"
 
+/* Of the codes that the encoder makes. */
+#define CODEBOOK_BITS_MAX 8u
+
 static const char help[] =
         "Usage: carvq pack SRC -o OUT.carvq [OPTION]...\n"
         "\n"
@@ -169,7 +172,7 @@ static int parse_value(struct options *o, int option, const char *text) {
         case OPTION_STAGES:
                 return parse_u32(text, TABLE_STAGES_MAX, &request->header.n_stages);
         case OPTION_CODEBOOK_BITS:
-                return parse_u32(text, TABLE_CODEBOOK_BITS_MAX, &request->header.codebook_bits);
+                return parse_u32(text, CODEBOOK_BITS_MAX, &request->header.codebook_bits);
         case OPTION_SUBVECTOR:
                 return parse_u32(text, TABLE_SUBVECTOR_DIMS_MAX, &request->header.subvector_dims);
         case OPTION_GROUP:
@@ -291,10 +294,13 @@ static void report_codec(const struct table_header *h, const char *note) {
 
         table_layout_compute(h, &layout, NULL); /* has been right since before the first byte */
         n_groups = layout.n_row_groups * layout.n_col_groups;
-        printf("  codec      %" PRIu32 " stages of %" PRIu32 " bits, sub-vectors of %" PRIu32
-               ", %" PRIu64 " codebook group%s%s\n",
-               h->n_stages, h->codebook_bits, h->subvector_dims, n_groups, n_groups == 1 ? "" : "s",
-               h->row_scale ? ", row scale" : ", no row scale");
+        printf("  codec      %" PRIu32 " stages of %" PRIu32 " bits, ", h->n_stages,
+               h->codebook_bits);
+        if (h->window_bits != h->codebook_bits)
+                printf("windows of %" PRIu32 ", ", h->window_bits);
+        printf("sub-vectors of %" PRIu32 ", %" PRIu64 " codebook group%s%s%s\n", h->subvector_dims,
+               n_groups, n_groups == 1 ? "" : "s", h->row_scale ? ", row scale" : ", no row scale",
+               h->col_scale ? ", column scales" : "");
         printf("  adaptor    %s\n", *note ? note : "none");
 }
 

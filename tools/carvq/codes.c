@@ -23,10 +23,21 @@ static uint8_t *pack_block(const uint8_t *codes, size_t n, uint32_t shift, uint3
         return bytes + n_bytes;
 }
 
+/* One string of bits: of codes that are windows of their own. */
+static void pack_string(const uint8_t *codes, size_t n_codes, uint32_t bits, uint8_t *ret_bytes) {
+        memset(ret_bytes, 0, div_round_up(n_codes * bits, 8));
+        for (size_t i = 0; i < n_codes * bits; i++)
+                ret_bytes[i / 8] |= (uint8_t)((codes[i / bits] >> i % bits & 1) << i % 8);
+}
+
 void codes_pack(const uint8_t *codes, size_t n_codes, uint32_t bits, uint8_t *ret_bytes) {
         uint32_t shift = 0;
 
-        for (uint32_t width = 8; width; width >>= 1) {
+        if (bits > TABLE_SMALL_BITS_MAX) {
+                pack_string(codes, n_codes, bits, ret_bytes);
+                return;
+        }
+        for (uint32_t width = TABLE_SMALL_BITS_MAX; width; width >>= 1) {
                 if (!(bits & width))
                         continue;
                 for (size_t i = 0; i < n_codes; i += TABLE_BLOCK_CODES)

@@ -377,7 +377,7 @@ static int encode_row(const struct quantizer *q, struct row_encoder *e, const fl
                 put_half(&ret_record, latent[i]);
         for (uint32_t l = 0; l < q->header.n_stages; l++)
                 codes_pack(e->codes + (size_t)l * q->layout.n_subvectors, q->layout.n_subvectors,
-                           q->header.codebook_bits, ret_record + l * q->layout.stage_bytes);
+                           q->header.codebook_bits, ret_record + l * q->layout.stage_bytes[0]);
         for (uint32_t i = 0; i < n_dims; i++)
                 ret_decoded[i] = e->decoded[i] * scale + output[i];
         return 0;

@@ -42,7 +42,7 @@ int quantizer_encode(const struct quantizer *quantizer, const float *rows, uint6
                      size_t n_rows, uint8_t *ret_records, struct closeness *closeness,
                      struct fault *ret_fault);
 
-/* Packs codes of `bits` bits (FORMAT.md, "Packed codes") into table_packed_bytes() bytes. */
+/* Packs a stage's codes of `bits` bits (FORMAT.md, "Packed codes"), with windows of as many. */
 void codes_pack(const uint8_t *codes, size_t n_codes, uint32_t bits, uint8_t *ret_bytes);
 
 /*
