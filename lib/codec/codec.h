@@ -12,8 +12,9 @@
 /* ---- CPU features and kernels (cpu.c, kernels.c) ---- */
 
 enum codec_cpu {
-        CODEC_CPU_AVX2 = 1u << 0,   /* AVX2, FMA, F16C and the OS state for them */
-        CODEC_CPU_AVX512 = 1u << 1, /* all that, AVX-512 F, BW, DQ, VL and the OS state for them */
+        CODEC_CPU_AVX2 = 1u << 0, /* AVX2, FMA, F16C and the OS state for them */
+        CODEC_CPU_AVX512 =
+                1u << 1, /* all that, BMI2, AVX-512 F, BW, DQ, VL, the OS state for them */
         CODEC_CPU_NEON = 1u << 2,
 };
 

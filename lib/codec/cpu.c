@@ -24,7 +24,8 @@ static uint64_t read_xcr0(void) {
 
 static uint32_t detect(void) {
         const uint32_t wanted_1c = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
-        const uint32_t wanted_avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+        const uint32_t wanted_avx512 =
+                bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL | bit_BMI2;
         uint32_t a, b, c, d;
         uint64_t xcr0;
 

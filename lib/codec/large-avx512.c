@@ -1,189 +1,307 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Codebooks of more than 16 entries: a sub-vector's values in one stage are neighbours in memory
- * (FORMAT.md, "Codebooks"), so a stage is a load and an addition, and the sum is stored as it is.
- * Byte-equal to decode-scalar.c. Trusts a checked table's layout and nothing in its chunks. Any
- * thread.
+ * Large codebooks: a sub-vector's centroid is chosen by a window over its stage's codes, and its
+ * values are neighbours in memory (FORMAT.md, "Windows", "Codebooks"). Eight sub-vectors are
+ * decoded together: their windows are cut from two words of codes, the centroids of as many as fill
+ * a register are put side by side and converted, and the stages' sum is stored as it is. Byte-equal
+ * to decode-scalar.c. Trusts a checked table's layout and nothing in its chunks. Any thread.
  */
 #include "avx512.h"
 
-/* The codebooks of one sub-vector after another. */
-struct groups {
-        const uint16_t *at;
-        size_t n_left; /* sub-vectors that share them */
-        size_t group_cols, group_halves;
-};
+/* Sub-vectors decoded together: their codes are a whole number of bytes. */
+#define UNIT 8u
 
-static _always_inline const uint16_t *next_group(struct groups *g) {
-        const uint16_t *group = g->at;
-
-        if (--g->n_left == 0) {
-                g->at += g->group_halves;
-                g->n_left = g->group_cols;
-        }
-        return group;
-}
+/* Output this many floats on is prefetched: a batch's output is larger than L1, and a store that
+ * misses holds up those behind it. */
+#define STORE_AHEAD 512u
 
 /* What does not change within a row. */
-struct shape {
-        size_t n_stages, n_slots, stage_halves;
+struct row {
+        const uint8_t *codes; /* stage 0 */
+        size_t stage_bytes, code_bits, window_mask;
+        size_t n_slots, n_stages, n_dims, group_cols, stage_halves, group_halves;
         const struct finish *finish;
 };
 
-static _always_inline __m256i load_slots(const uint16_t *halves, __mmask16 mask) {
-        return mask == 0xffff ? _mm256_loadu_si256((const void *)halves)
-                              : _mm256_maskz_loadu_epi16(mask, halves);
+/* ---- Windows ---- */
+
+/* Four windows from bit `shift` of a word on, which is at most 11: with the other three codes and a
+ * window that makes 63 bits. */
+static _always_inline void cut_four(const struct row *q, uint64_t word, size_t shift,
+                                    size_t ret_centroids[4]) {
+        word >>= shift;
+        for (size_t i = 0; i < 4; i++)
+                ret_centroids[i] = word >> i * q->code_bits & q->window_mask;
 }
 
-static _always_inline void store(const struct shape *q, __m512 v, __mmask16 mask, size_t at,
+/* Where in a stage's codebook the centroids of a unit are that begins at bit `bit`. Past the
+ * stage's last byte nothing is read, and bits are 0. */
+static _always_inline void choose(const struct row *q, const uint8_t *codes, size_t bit,
+                                  const size_t *groups, size_t n_slots, size_t ret_x[UNIT]) {
+        size_t at = bit / 8, n_left = q->stage_bytes - at, half = q->code_bits / 2;
+        uint64_t low, high;
+        uint8_t rest[16];
+
+        codes += at;
+        if (__builtin_expect(n_left < sizeof(rest), 0)) {
+                _mm_storeu_si128((void *)rest,
+                                 _mm_maskz_loadu_epi8((__mmask16)((1u << n_left) - 1), codes));
+                codes = rest;
+        }
+        memcpy(&low, codes, sizeof(low));
+        memcpy(&high, codes + half, sizeof(high)); /* 4 codes on, less half a byte if k is odd */
+        cut_four(q, low, bit % 8, ret_x);
+        cut_four(q, high, bit % 8 + q->code_bits % 2 * 4, ret_x + 4);
+        for (size_t i = 0; i < UNIT; i++)
+                ret_x[i] = ret_x[i] * n_slots + (groups ? groups[i] : 0);
+}
+
+/* The one that begins at bit `bit`. */
+static _always_inline size_t choose_one(const struct row *q, const uint8_t *codes, size_t bit) {
+        size_t at = bit / 8, n_left = q->stage_bytes - at;
+        uint32_t word;
+
+        if (__builtin_expect(n_left < sizeof(word), 0))
+                return codec_load_bits(codes, bit, (uint32_t)__builtin_popcountl(q->window_mask));
+        memcpy(&word, codes + at, sizeof(word));
+        return word >> bit % 8 & q->window_mask;
+}
+
+/* ---- Centroids ---- */
+
+static _always_inline __m128i load_4(const uint16_t *halves) {
+        return _mm_loadu_si64(halves);
+}
+
+static _always_inline __m128i load_8(const uint16_t *halves) {
+        return _mm_loadu_si128((const void *)halves);
+}
+
+/* Those of 16 / n_slots sub-vectors. They are put together by broadcasts under masks, which, unlike
+ * insertions, do not take the port of the conversions. */
+static _always_inline __m512 look_up(const uint16_t *codebook, const size_t *x, size_t n_slots) {
+        __m256i v;
+
+        switch (n_slots) {
+        case 2:
+                v = _mm256_castsi128_si256(_mm_loadu_si32(codebook + x[0]));
+                for (size_t i = 1; i < 8; i++)
+                        v = _mm256_mask_broadcastd_epi32(v, (__mmask8)(1u << i),
+                                                         _mm_loadu_si32(codebook + x[i]));
+                break;
+        case 4:
+                v = _mm256_castsi128_si256(load_4(codebook + x[0]));
+                for (size_t i = 1; i < 4; i++)
+                        v = _mm256_mask_broadcastq_epi64(v, (__mmask8)(1u << i),
+                                                         load_4(codebook + x[i]));
+                break;
+        case 8:
+                v = _mm256_castsi128_si256(load_8(codebook + x[0]));
+                v = _mm256_mask_broadcast_i64x2(v, 0xc, load_8(codebook + x[1]));
+                break;
+        default:
+                v = _mm256_loadu_si256((const void *)(codebook + x[0]));
+        }
+        return _mm512_cvtph_ps(v);
+}
+
+/* ---- Units ---- */
+
+static _always_inline void store(const struct finish *finish, __mmask16 mask, size_t at, __m512 v,
                                  float *ret_values) {
-        if (q->finish)
-                v = finish_columns(q->finish, mask, at, _mm512_mul_ps(v, q->finish->scale));
+        if (finish)
+                v = finish_columns(finish, mask, at, _mm512_mul_ps(v, finish->scale));
         if (mask == 0xffff)
                 _mm512_storeu_ps(ret_values + at, v);
         else
                 _mm512_mask_storeu_ps(ret_values + at, mask, v);
 }
 
-/* The first `n` slots of a sub-vector, whose first dimension is `at`. */
-static _always_inline void decode_one(const struct shape *q, const uint16_t *group,
-                                      const uint16_t *codes, size_t stride, size_t n, size_t at,
-                                      float *ret_values) {
+/*
+ * The first `n_values` of a unit. What a window past the end chooses is a centroid like any other,
+ * and is not stored. `groups`, if not NULL, says where each sub-vector's codebooks are.
+ */
+static _always_inline void decode_unit(const struct row *q, const struct finish *finish,
+                                       const uint16_t *codebook, const size_t *groups,
+                                       size_t n_slots, size_t n_stages, size_t first,
+                                       size_t n_values, float *ret_values) {
+        const size_t n = LANES / n_slots, n_vectors = UNIT / n, bit = first * q->code_bits;
+        size_t x[UNIT], at = first * n_slots;
+        __m512 v[UNIT];
+
+        choose(q, q->codes, bit, groups, n_slots, x);
+        for (size_t i = 0; i < n_vectors; i++)
+                v[i] = i * LANES < n_values ? look_up(codebook, x + i * n, n_slots)
+                                            : _mm512_setzero_ps();
+        for (size_t s = 1; s < n_stages; s++) {
+                const uint16_t *stage = codebook + s * q->stage_halves;
+
+                choose(q, q->codes + s * q->stage_bytes, bit, groups, n_slots, x);
+                for (size_t i = 0; i < n_vectors && i * LANES < n_values; i++)
+                        v[i] = _mm512_add_ps(v[i], look_up(stage, x + i * n, n_slots));
+        }
+        for (size_t i = 0; i < n_vectors && i * LANES < n_values; i++, at += LANES) {
+                if (!finish)
+                        __builtin_prefetch(ret_values + at + STORE_AHEAD, 1);
+                store(finish, lanes(n_values - i * LANES), at, v[i], ret_values);
+        }
+}
+
+/* The whole units of sub-vectors [first, end), which share codebooks; returns how far it came. */
+static _always_inline size_t decode_units(const struct row *row, const struct finish *finish,
+                                          const uint16_t *codebook, size_t n_slots, size_t n_stages,
+                                          size_t first, size_t end, float *ret_values) {
+        const struct row q = *row; /* copies, which no store can change */
+        const struct finish f = finish ? *finish : (struct finish){ 0 };
+
+        for (; first + UNIT <= end; first += UNIT)
+                decode_unit(&q, finish ? &f : NULL, codebook, NULL, n_slots, n_stages, first,
+                            UNIT * n_slots, ret_values);
+        return first;
+}
+
+/* A function for each shape: with slots and stages known to the compiler, a unit is straight code
+ * that keeps all in registers. */
+typedef size_t units_fn(const struct row *q, const uint16_t *codebook, size_t first, size_t end,
+                        float *ret_values);
+
+#define UNITS(slots, stages)                                                                       \
+        static size_t plain_##slots##_##stages(const struct row *q, const uint16_t *codebook,      \
+                                               size_t first, size_t end, float *ret_values) {      \
+                return decode_units(q, NULL, codebook, slots, stages ? stages : q->n_stages,       \
+                                    first, end, ret_values);                                       \
+        }                                                                                          \
+        static size_t finish_##slots##_##stages(const struct row *q, const uint16_t *codebook,     \
+                                                size_t first, size_t end, float *ret_values) {     \
+                return decode_units(q, q->finish, codebook, slots, stages ? stages : q->n_stages,  \
+                                    first, end, ret_values);                                       \
+        }
+
+/* What is left of a run, less than a unit, or a whole row of many small groups; the last sub-vector
+ * may be cut. */
+typedef void rest_fn(const struct row *q, const uint16_t *codebook, size_t first, size_t end,
+                     float *ret_values);
+
+static _always_inline void decode_rest(const struct row *q, const uint16_t *codebook,
+                                       size_t n_slots, size_t first, size_t end,
+                                       float *ret_values) {
+        size_t n_left = q->group_cols - first % q->group_cols, group = 0, groups[UNIT];
+
+        for (; first < end; first += UNIT) {
+                for (size_t i = 0; i < UNIT; i++) {
+                        groups[i] = group;
+                        if (first + i + 1 < end && --n_left == 0) {
+                                group += q->group_halves;
+                                n_left = q->group_cols;
+                        }
+                }
+                decode_unit(q, q->finish, codebook, groups, n_slots, q->n_stages, first,
+                            MIN((first + UNIT) * n_slots, q->n_dims) - first * n_slots, ret_values);
+        }
+}
+
+#define SLOTS(slots)                                                                               \
+        UNITS(slots, 0)                                                                            \
+        UNITS(slots, 1)                                                                            \
+        UNITS(slots, 2)                                                                            \
+        UNITS(slots, 3)                                                                            \
+        static void rest_##slots(const struct row *q, const uint16_t *codebook, size_t first,      \
+                                 size_t end, float *ret_values) {                                  \
+                decode_rest(q, codebook, slots, first, end, ret_values);                           \
+        }
+
+SLOTS(2)
+SLOTS(4)
+SLOTS(8)
+SLOTS(16)
+
+static const struct shape {
+        size_t n_slots;
+        units_fn *plain[4], *finish[4]; /* [n_stages]; [0]: more than 3 */
+        rest_fn *rest;
+} shapes[] = {
+#define SHAPE(slots)                                                                               \
+        {                                                                                          \
+                slots,                                                                             \
+                        { plain_##slots##_0, plain_##slots##_1, plain_##slots##_2,                 \
+                          plain_##slots##_3 },                                                     \
+                        { finish_##slots##_0, finish_##slots##_1, finish_##slots##_2,              \
+                          finish_##slots##_3 },                                                    \
+                        rest_##slots                                                               \
+        }
+        SHAPE(2), SHAPE(4), SHAPE(8), SHAPE(16)
+};
+
+/* ---- One sub-vector of any number of slots, cut or not ---- */
+
+static void decode_one(const struct row *q, const uint16_t *codebook, size_t j, float *ret_values) {
+        size_t at = j * q->n_slots, n = MIN(q->n_dims - at, q->n_slots), bit = j * q->code_bits;
+
         for (size_t slot = 0; slot < n; slot += LANES) {
+                const uint16_t *stage = codebook + slot;
+                const uint8_t *codes = q->codes;
                 __mmask16 mask = lanes(n - slot);
-                const uint16_t *stage = group + slot;
-                __m512 v = _mm512_cvtph_ps(load_slots(stage + codes[0] * q->n_slots, mask));
+                __m512 v = load_halves(stage + choose_one(q, codes, bit) * q->n_slots, mask);
 
                 for (size_t s = 1; s < q->n_stages; s++) {
                         stage += q->stage_halves;
-                        v = _mm512_add_ps(v,
-                                          _mm512_cvtph_ps(load_slots(
-                                                  stage + codes[s * stride] * q->n_slots, mask)));
+                        codes += q->stage_bytes;
+                        v = _mm512_add_ps(
+                                v,
+                                load_halves(stage + choose_one(q, codes, bit) * q->n_slots, mask));
                 }
-                store(q, v, mask, at + slot, ret_values);
+                store(q->finish, mask, at + slot, v, ret_values);
         }
 }
 
-static _always_inline __m512 load_two(const uint16_t *first, const uint16_t *second) {
-        __m256i low = _mm256_castsi128_si256(_mm_loadu_si128((const void *)first));
+/* ---- A row ---- */
 
-        return _mm512_cvtph_ps(
-                _mm256_inserti128_si256(low, _mm_loadu_si128((const void *)second), 1));
-}
+/* Sub-vectors [first, end), which share codebooks; only the last of all may be cut. */
+static void decode_run(const struct row *q, const struct shape *shape, const uint16_t *codebook,
+                       size_t first, size_t end, float *ret_values) {
+        size_t whole = MIN(end, q->n_dims / q->n_slots);
+        size_t n_stages = q->n_stages < ARRAY_SIZE(shape->plain) ? q->n_stages : 0;
 
-/* Two whole sub-vectors of 8 slots. */
-static _always_inline void decode_two(const struct shape *q, const uint16_t *first,
-                                      const uint16_t *second, const uint16_t *codes, size_t stride,
-                                      size_t at, float *ret_values) {
-        __m512 v = load_two(first + codes[0] * 8, second + codes[1] * 8);
+        if (shape) {
+                units_fn *units = (q->finish ? shape->finish : shape->plain)[n_stages];
 
-        for (size_t s = 1; s < q->n_stages; s++) {
-                const uint16_t *c = codes + s * stride;
-
-                first += q->stage_halves;
-                second += q->stage_halves;
-                v = _mm512_add_ps(v, load_two(first + c[0] * 8, second + c[1] * 8));
+                first = units(q, codebook, first, whole, ret_values);
+                if (first < end)
+                        shape->rest(q, codebook, first, end, ret_values);
+                return;
         }
-        store(q, v, 0xffff, at, ret_values);
-}
-
-/* Sub-vectors [first, end). */
-static _always_inline void decode_run(const struct shape *q, size_t n_dims, struct groups *groups,
-                                      const uint16_t *codes, size_t stride, size_t first,
-                                      size_t end, float *ret_values) {
-        size_t whole = MIN(end, n_dims / q->n_slots), j = first;
-
-        if (q->n_slots == 8)
-                for (; j + 2 <= whole; j += 2, codes += 2) {
-                        const uint16_t *one = next_group(groups), *two = next_group(groups);
-
-                        decode_two(q, one, two, codes, stride, j * 8, ret_values);
-                }
-        for (; j < whole; j++, codes++)
-                decode_one(q, next_group(groups), codes, stride, q->n_slots, j * q->n_slots,
-                           ret_values);
-        if (j < end) /* the last sub-vector is cut */
-                decode_one(q, next_group(groups), codes, stride, n_dims - j * q->n_slots,
-                           j * q->n_slots, ret_values);
-}
-
-/* Which centroids a block's sub-vectors have in a stage. */
-static void choose_centroids(const struct codec_record *record, const uint8_t *codes,
-                             uint32_t window_bits, size_t first, size_t n,
-                             uint16_t ret_centroids[TABLE_BLOCK_CODES]) {
-        for (size_t i = 0; i < n; i++)
-                ret_centroids[i] = (uint16_t)codec_load_bits(codes, (first + i) * record->code_bits,
-                                                             window_bits);
-}
-
-/* One row. With `n_slots` and `n_stages` known to the compiler, a sub-vector is a few instructions
- * without a loop. */
-static _always_inline void decode_row(const struct codec_table *table,
-                                      const struct codec_record *record, size_t n_slots,
-                                      size_t n_stages, const struct finish *finish,
-                                      float *ret_values) {
-        const struct table_header *h = &table->contents.header;
-        const struct table_layout *l = &table->contents.layout;
-        const uint8_t *packed = record->bytes + l->codes_offset;
-        const struct shape q = { n_stages, n_slots, n_slots << h->window_bits, finish };
-        struct groups groups = { codec_row_codebooks(table, record->row), h->group_cols,
-                                 h->group_cols, l->group_bytes / sizeof(uint16_t) };
-        uint16_t centroids[TABLE_STAGES_MAX][TABLE_BLOCK_CODES];
-
-        for (size_t first = 0; first < l->n_subvectors; first += TABLE_BLOCK_CODES) {
-                size_t n = MIN(l->n_subvectors - first, TABLE_BLOCK_CODES);
-
-                for (size_t s = 0; s < n_stages; s++)
-                        choose_centroids(record, packed + s * record->stage_bytes, h->window_bits,
-                                         first, n, centroids[s]);
-                decode_run(&q, h->n_dims, &groups, centroids[0], TABLE_BLOCK_CODES, first,
-                           first + n, ret_values);
-        }
-}
-
-#define DECODE(n)                                                                                  \
-        case n:                                                                                    \
-                decode_row(table, record, n_slots, n, finish, ret_values);                         \
-                break
-
-static _always_inline void decode_stages(const struct codec_table *table,
-                                         const struct codec_record *record, size_t n_slots,
-                                         const struct finish *finish, float *ret_values) {
-        switch (record->n_stages) {
-                DECODE(1);
-                DECODE(2);
-                DECODE(3);
-                DECODE(4);
-                DECODE(5);
-                DECODE(6);
-                DECODE(7);
-                DECODE(8);
-        default:
-                decode_row(table, record, n_slots, record->n_stages, finish, ret_values);
-        }
-}
-
-static _always_inline void decode_slots(const struct codec_table *table,
-                                        const struct codec_record *record,
-                                        const struct finish *finish, float *ret_values) {
-        size_t n_slots = table->contents.header.subvector_dims;
-
-        switch (n_slots) {
-        case 8:
-                decode_stages(table, record, 8, finish, ret_values);
-                break;
-        case 16:
-                decode_stages(table, record, 16, finish, ret_values);
-                break;
-        default:
-                decode_row(table, record, n_slots, record->n_stages, finish, ret_values);
-        }
+        for (; first < end; first++)
+                decode_one(q, codebook, first, ret_values);
 }
 
 void codec_avx512_large(const struct codec_table *table, const struct codec_record *record,
                         const struct finish *finish, float *ret_values) {
-        if (finish)
-                decode_slots(table, record, finish, ret_values);
-        else
-                decode_slots(table, record, NULL, ret_values);
+        const struct table_header *h = &table->contents.header;
+        const struct table_layout *l = &table->contents.layout;
+        const uint16_t *codebook = codec_row_codebooks(table, record->row);
+        const struct row q = {
+                .codes = record->bytes + l->codes_offset,
+                .stage_bytes = record->stage_bytes,
+                .code_bits = record->code_bits,
+                .window_mask = (1u << h->window_bits) - 1,
+                .n_slots = h->subvector_dims,
+                .n_stages = record->n_stages,
+                .n_dims = h->n_dims,
+                .group_cols = h->group_cols,
+                .stage_halves = (size_t)h->subvector_dims << h->window_bits,
+                .group_halves = l->group_bytes / sizeof(uint16_t),
+                .finish = finish,
+        };
+        const struct shape *shape = NULL;
+
+        for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
+                if (shapes[i].n_slots == q.n_slots)
+                        shape = &shapes[i];
+        if (shape && q.group_cols < UNIT) {
+                shape->rest(&q, codebook, 0, l->n_subvectors, ret_values);
+                return;
+        }
+        for (size_t j = 0; j < l->n_subvectors; j += q.group_cols, codebook += q.group_halves)
+                decode_run(&q, shape, codebook, j, MIN(j + q.group_cols, l->n_subvectors),
+                           ret_values);
 }

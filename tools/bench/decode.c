@@ -112,6 +112,8 @@ static void *make_table(struct table_header header, const struct options *option
                 header.group_rows = options->n_rows;
                 if (!header.n_tiers)
                         table_set_one_tier(&header, header.n_stages);
+                else if (!header.tier_bits[header.n_tiers - 1])
+                        table_set_code_bits(&header);
                 count_tiers(&header);
         }
         if (table_plan(&header, 0, chunks, &fault) < 0) {
@@ -189,6 +191,9 @@ static void print_machine(void) {
 }
 
 #define LARGE_CODEBOOKS .codec = TABLE_CODEC_CARVQ, .codebook_bits = 8, .subvector_dims = 16
+#define WINDOWS(k, s, h)                                                                           \
+        .codec = TABLE_CODEC_CARVQ, .n_stages = 1, .codebook_bits = k, .window_bits = s,           \
+        .subvector_dims = h, .group_cols = TABLE_DIMS_MAX
 
 static void run(const struct options *options) {
         const struct {
@@ -209,6 +214,14 @@ static void run(const struct options *options) {
                 { "h16 k8 L2, 5 or 9",
                   { LARGE_CODEBOOKS, .n_stages = 9, .group_cols = TABLE_DIMS_MAX, .n_tiers = 3,
                     .tier_stages = { 2, 5, 9 } } },
+                { "h4 k6 of 12", { WINDOWS(6, 12, 4) } },
+                { "h4 k6 of 12, column scale", { WINDOWS(6, 12, 4), .col_scale = 1 } },
+                { "h4 k6 of 14", { WINDOWS(6, 14, 4) } },
+                { "h2 k3 of 12", { WINDOWS(3, 12, 2) } },
+                { "h8 k12 of 12", { WINDOWS(12, 12, 8) } },
+                { "h4 k5 or 8 of 12",
+                  { WINDOWS(8, 12, 4), .n_tiers = 2, .tier_stages = { 1, 1 },
+                    .tier_bits = { 5, 8 } } },
                 { "as the options say", options->carvq },
         };
         const struct codec_kernels *sets[] = {
@@ -261,6 +274,7 @@ static void print_help(void) {
                "  --batches N       calls, of which the best counts, for a second at most (500)\n"
                "  --stages L        carvq: stages (3)\n"
                "  --bits K          carvq: bits of a code (4)\n"
+               "  --window S        carvq: bits that choose a centroid (as --bits)\n"
                "  --subvector H     carvq: dimensions of a sub-vector (8)\n"
                "  --group-cols N    carvq: neighbouring sub-vectors that share codebooks (65536)\n"
                "  --row-scale       carvq: with a scale for each row\n"
@@ -293,6 +307,7 @@ int main(int argc, char **argv) {
                 { "batches", required_argument, NULL, 'B' },
                 { "stages", required_argument, NULL, 'L' },
                 { "bits", required_argument, NULL, 'k' },
+                { "window", required_argument, NULL, 'w' },
                 { "subvector", required_argument, NULL, 'v' },
                 { "group-cols", required_argument, NULL, 'g' },
                 { "row-scale", no_argument, NULL, 'c' },
@@ -327,6 +342,9 @@ int main(int argc, char **argv) {
                         break;
                 case 'k':
                         options.carvq.codebook_bits = (uint32_t)value;
+                        break;
+                case 'w':
+                        options.carvq.window_bits = (uint32_t)value;
                         break;
                 case 'v':
                         options.carvq.subvector_dims = (uint32_t)value;
