@@ -128,10 +128,12 @@ uint64_t table_level_blocks(const struct table_header *h, uint32_t level) {
 /* A record is little more than 2^20 bytes. */
 static void layout_records(const struct table_header *h, struct table_layout *l) {
         l->codes_offset = table_record_bytes(h, 0, 0);
-        for (uint32_t t = 0; t < h->n_tiers; t++) {
+        for (uint32_t t = 0; t < table_code_tiers(h); t++) {
                 l->stage_bytes[t] = table_stage_bytes(h, h->tier_bits[t]);
                 l->tier_bytes[t] = table_record_bytes(h, h->tier_stages[t], h->tier_bits[t]);
         }
+        if (h->int8_tier)
+                l->tier_bytes[h->n_tiers - 1] = table_int8_record_bytes(h);
         l->record_bytes = l->tier_bytes[h->n_tiers - 1];
 }
 
@@ -148,18 +150,25 @@ static void layout_tiers(const struct table_header *h, struct table_layout *l) {
         l->tiers_bytes = n_blocks * sizeof(struct table_tier_block);
 }
 
-/* The highest tier's stages and bits are the header's; the lowest may have none. */
+/* The highest tier's stages and bits are the header's; the lowest may have none. A scale is
+ * positive and finite. */
 static int check_tier(const struct table_header *h, uint32_t t, struct fault *ret_fault) {
         const char *const stages[] = { "tier_stages[0]", "tier_stages[1]", "tier_stages[2]",
                                        "tier_stages[3]" };
         const char *const bits[] = { "tier_bits[0]", "tier_bits[1]", "tier_bits[2]",
                                      "tier_bits[3]" };
-        bool last = t + 1 == h->n_tiers, fixed = last || table_small_codebooks(h);
-        uint64_t max_stages = t < h->n_tiers ? h->n_stages : 0, max_bits = h->codebook_bits;
+        const char *const scales[] = { "tier_scale[0]", "tier_scale[1]", "tier_scale[2]",
+                                       "tier_scale[3]" };
+        uint32_t n_tiers = table_code_tiers(h);
+        bool last = t + 1 == n_tiers, fixed = last || table_small_codebooks(h);
+        uint64_t max_stages = t < n_tiers ? h->n_stages : 0, max_bits = h->codebook_bits;
         int r;
 
         r = check_limit(stages[t], h->tier_stages[t], last ? max_stages : t > 0 && max_stages,
                         max_stages, ret_fault);
+        if (r >= 0)
+                r = check_limit(scales[t], h->tier_scale[t], t < n_tiers,
+                                t < n_tiers ? TABLE_HALF_MAX : 0, ret_fault);
         if (r < 0)
                 return r;
         if (!h->tier_stages[t])
@@ -233,6 +242,7 @@ static int check_carvq_parameters(const struct table_header *h, struct fault *re
                   h->hidden_dims[0] ? TABLE_HIDDEN_DIMS_MAX : 0 },
                 { "n_tiers", h->n_tiers, 1, TABLE_TIERS_MAX },
                 { "col_scale", h->col_scale, 0, 1 },
+                { "int8_tier", h->int8_tier, 0, h->n_tiers > 1 },
         };
         int r;
 

@@ -39,6 +39,9 @@
 /* Positions in a block of the tier map (FORMAT.md, "Tiers"). */
 #define TABLE_TIER_BLOCK_ROWS 448u
 
+#define TABLE_HALF_ONE        0x3c00u
+#define TABLE_HALF_MAX        0x7bffu /* the largest finite one */
+
 #define TABLE_CHUNK_ALIGNMENT 64u
 #define TABLE_ROWS_ALIGNMENT  4096u
 
@@ -86,7 +89,7 @@ struct table_header {
 
         /* The carvq codec's parameters; all zero for the others. */
         uint32_t n_stages;      /* of a row of the highest tier */
-        uint32_t codebook_bits; /* of a code of a row of the highest tier */
+        uint32_t codebook_bits; /* of a code of such a row */
         uint32_t subvector_dims;
         uint32_t group_cols; /* neighbouring sub-vectors of a row that share codebooks */
         uint64_t group_rows; /* neighbouring rows that share codebooks */
@@ -96,13 +99,15 @@ struct table_header {
         uint32_t adaptor_type;
         uint32_t latent_bits; /* 16: half, 8: integer; 0 without latents */
         uint32_t n_tiers;
-        uint8_t tier_stages[TABLE_TIERS_MAX];    /* the last is n_stages */
+        uint8_t tier_stages[TABLE_TIERS_MAX];    /* the last of codes is n_stages */
         uint64_t tier_rows[TABLE_TIERS_MAX - 1]; /* [t - 1]: rows of at least tier t */
         uint32_t window_bits;                    /* of the number that chooses a centroid */
-        uint8_t tier_bits[TABLE_TIERS_MAX];      /* of a code; the last is codebook_bits */
+        uint8_t tier_bits[TABLE_TIERS_MAX];      /* of a code; the last of codes: codebook_bits */
         uint32_t col_scale; /* 1: codebooks are preceded by a half-float scale for each column */
+        uint16_t tier_scale[TABLE_TIERS_MAX]; /* half, of rows of codes; TABLE_HALF_ONE: none */
+        uint32_t int8_tier; /* 1: records of the highest tier hold 8-bit integers, not codes */
 
-        uint8_t reserved1[76];
+        uint8_t reserved1[64];
         uint64_t contents_checksum;
         uint64_t header_checksum; /* XXH3-64 of all bytes before it */
 };
@@ -123,7 +128,7 @@ static_assert(offsetof(struct table_header, group_rows) == 88, "");
 static_assert(offsetof(struct table_header, adaptor_type) == 112, "");
 static_assert(offsetof(struct table_header, tier_rows) == 128, "");
 static_assert(offsetof(struct table_header, window_bits) == 152, "");
-static_assert(offsetof(struct table_header, reserved1) == 164, "");
+static_assert(offsetof(struct table_header, reserved1) == 176, "");
 static_assert(offsetof(struct table_header, header_checksum) == 248, "");
 static_assert(sizeof(struct table_chunk) == 32, "contents entry is 32 bytes");
 
@@ -186,20 +191,36 @@ static inline uint64_t table_slot_dim(const struct table_header *header,
                                              : subvector * header->subvector_dims + slot;
 }
 
-/* For headers that are being made: all codes have `codebook_bits` bits, and windows no more unless
- * `window_bits` is set. */
+/* Tiers whose records hold codes. */
+static inline uint32_t table_code_tiers(const struct table_header *header) {
+        return header->n_tiers - header->int8_tier;
+}
+
+/* For headers that are being made: tiers have no scale where none is set. */
+static inline void table_set_tier_scales(struct table_header *header) {
+        for (uint32_t t = 0; t < TABLE_TIERS_MAX; t++)
+                if (t >= table_code_tiers(header))
+                        header->tier_scale[t] = 0;
+                else if (!header->tier_scale[t])
+                        header->tier_scale[t] = TABLE_HALF_ONE;
+}
+
+/* The same, all codes have `codebook_bits` bits, and windows no more unless `window_bits` is set.
+ */
 static inline void table_set_code_bits(struct table_header *header) {
         if (!header->window_bits)
                 header->window_bits = header->codebook_bits;
         for (uint32_t t = 0; t < TABLE_TIERS_MAX; t++)
                 header->tier_bits[t] =
                         (uint8_t)(header->tier_stages[t] ? header->codebook_bits : 0);
+        table_set_tier_scales(header);
 }
 
 /* The same, and every row has `n_stages` stages. */
 static inline void table_set_one_tier(struct table_header *header, uint32_t n_stages) {
         header->n_stages = n_stages;
         header->n_tiers = 1;
+        header->int8_tier = 0;
         header->tier_stages[0] = (uint8_t)n_stages;
         table_set_code_bits(header);
 }
@@ -209,6 +230,11 @@ static inline void table_set_one_tier(struct table_header *header, uint32_t n_st
 uint64_t table_stage_bytes(const struct table_header *header, uint32_t code_bits);
 uint64_t table_record_bytes(const struct table_header *header, uint32_t n_stages,
                             uint32_t code_bits);
+
+/* Bytes of a record of 8-bit integers. */
+static inline uint64_t table_int8_record_bytes(const struct table_header *header) {
+        return sizeof(uint16_t) + header->n_dims;
+}
 
 /* Bytes of one layer of the adaptor. */
 uint64_t table_layer_bytes(uint32_t adaptor_type, uint64_t n_in, uint64_t n_out);

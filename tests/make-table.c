@@ -103,8 +103,10 @@ uint8_t *make_table(const struct table_header *parameters, uint64_t seed, uint64
 
         if (h.codec == TABLE_CODEC_CARVQ && !h.n_tiers)
                 table_set_one_tier(&h, h.n_stages);
-        else if (h.n_tiers && !h.tier_bits[h.n_tiers - 1])
+        else if (h.n_tiers && !h.tier_bits[table_code_tiers(&h) - 1])
                 table_set_code_bits(&h);
+        else if (h.n_tiers)
+                table_set_tier_scales(&h);
         require(table_layout_compute(&h, &l, &fault), &fault);
         require(table_plan(&h, sizeof(meta) - 1, chunks, &fault), &fault);
         file = calloc(1, h.file_bytes);

@@ -35,6 +35,7 @@ struct codec_record {
         uint64_t stage_bytes; /* codec carvq: of this row's tier, like these */
         uint32_t n_stages;
         uint32_t code_bits;
+        uint32_t tier;
 };
 
 /*

@@ -103,12 +103,11 @@ static void decode_block(const struct codec_table *table, const uint16_t *codebo
 
 void codec_scalar_codes(const struct codec_table *table, const struct codec_record *record,
                         const float *addends, float *ret_values) {
-        const struct table_header *h = &table->contents.header;
         const struct table_layout *l = &table->contents.layout;
         const uint16_t *codebooks = codec_row_codebooks(table, record->row);
-        float scale = h->row_scale ? half_to_float(codec_load_half(record->bytes)) : 1;
+        float scale = codec_row_scale(table, record);
         const struct finish finish = {
-                .scale = h->row_scale && record->n_stages ? &scale : NULL,
+                .scale = record->n_stages ? &scale : NULL,
                 .col_scales = record->n_stages ? table->col_scales : NULL,
                 .addends = addends,
         };
@@ -126,10 +125,21 @@ static struct codec_record find(const struct codec_table *table, uint64_t row) {
         return codec_find(table, row);
 }
 
+static void decode_integers(const uint8_t *integers, float scale, size_t n, float *ret_values) {
+        for (size_t i = 0; i < n; i++)
+                ret_values[i] = scale * (float)(int8_t)integers[i];
+}
+
 static void decode_carvq(const struct codec_table *table, const struct codec_record *record,
                          float *scratch, float *ret_values) {
-        codec_scalar_codes(table, record, codec_adaptor(table, record, codec_scalar_layer, scratch),
-                           ret_values);
+        if (codec_is_int8(table, record))
+                decode_integers(record->bytes + sizeof(uint16_t),
+                                half_to_float(codec_load_half(record->bytes)),
+                                table->contents.header.n_dims, ret_values);
+        else
+                codec_scalar_codes(table, record,
+                                   codec_adaptor(table, record, codec_scalar_layer, scratch),
+                                   ret_values);
 }
 
 void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,
@@ -163,8 +173,7 @@ static void decode_int8(const struct codec_table *table, const struct codec_reco
 
         (void)scratch;
         memcpy(&scale, bytes, sizeof(scale));
-        for (size_t i = 0; i < table->contents.header.n_dims; i++)
-                ret_values[i] = scale * (float)(int8_t)bytes[sizeof(scale) + i];
+        decode_integers(bytes + sizeof(scale), scale, table->contents.header.n_dims, ret_values);
 }
 
 static void decode_int4(const struct codec_table *table, const struct codec_record *record,

@@ -25,20 +25,37 @@ static void decode_no_stages(const struct codec_table *table, const struct finis
         }
 }
 
+static void decode_integers(const uint8_t *integers, float scale, size_t n, float *ret_values) {
+        for (size_t i = 0; i < n; i += LANES) {
+                __mmask16 mask = lanes(n - i);
+                __m128i codes = _mm_maskz_loadu_epi8(mask, integers + i);
+                __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+
+                _mm512_mask_storeu_ps(ret_values + i, mask,
+                                      _mm512_mul_ps(_mm512_set1_ps(scale), q));
+        }
+}
+
 static void decode_carvq(const struct codec_table *table, const struct codec_record *record,
                          float *scratch, float *ret_values) {
         const struct table_header *h = &table->contents.header;
-        float scale = h->row_scale ? half_to_float(codec_load_half(record->bytes)) : 1;
+        float scale = codec_row_scale(table, record);
         struct finish finish = { .scale = _mm512_set1_ps(scale) }, *any;
         bool large = !table_small_codebooks(h), small = codec_avx512_is_small(table);
 
+        if (codec_is_int8(table, record)) {
+                decode_integers(record->bytes + sizeof(uint16_t),
+                                half_to_float(codec_load_half(record->bytes)), h->n_dims,
+                                ret_values);
+                return;
+        }
         if (record->n_stages)
                 finish.col_scales = table->col_scales;
         if (large || small || !record->n_stages)
                 finish.means = codec_adaptor_means(table);
         if (!finish.means)
                 finish.addends = codec_adaptor(table, record, codec_avx512_layer, scratch);
-        any = h->row_scale || finish_has_columns(&finish) ? &finish : NULL;
+        any = scale != 1 || finish_has_columns(&finish) ? &finish : NULL;
 
         if (!record->n_stages)
                 decode_no_stages(table, &finish, ret_values);
@@ -83,20 +100,12 @@ static void decode_bf16(const struct codec_table *table, const struct codec_reco
 
 static void decode_int8(const struct codec_table *table, const struct codec_record *record,
                         float *scratch, float *ret_values) {
-        const uint8_t *bytes = record->bytes;
-        size_t n = table->contents.header.n_dims;
         float scale;
 
         (void)scratch;
-        memcpy(&scale, bytes, sizeof(scale));
-        for (size_t i = 0; i < n; i += LANES) {
-                __mmask16 mask = lanes(n - i);
-                __m128i codes = _mm_maskz_loadu_epi8(mask, bytes + sizeof(scale) + i);
-                __m512 q = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
-
-                _mm512_mask_storeu_ps(ret_values + i, mask,
-                                      _mm512_mul_ps(_mm512_set1_ps(scale), q));
-        }
+        memcpy(&scale, record->bytes, sizeof(scale));
+        decode_integers(record->bytes + sizeof(scale), scale, table->contents.header.n_dims,
+                        ret_values);
 }
 
 static void decode_int4(const struct codec_table *table, const struct codec_record *record,

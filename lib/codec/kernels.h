@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "codec.h"
+#include "half.h"
 
 #if defined(__x86_64__)
 extern const struct codec_kernels codec_kernels_avx512;
@@ -34,6 +35,7 @@ static inline struct codec_record codec_record_at(const struct codec_table *tabl
                 .stage_bytes = l->stage_bytes[tier],
                 .n_stages = h->tier_stages[tier],
                 .code_bits = h->tier_bits[tier],
+                .tier = tier,
         };
 }
 
@@ -122,6 +124,21 @@ struct codec_layer {
         size_t n_in, n_out;
         bool relu;
 };
+
+/* Whether a record of the carvq codec holds integers instead of codes. */
+static inline bool codec_is_int8(const struct codec_table *table,
+                                 const struct codec_record *record) {
+        return record->tier >= table_code_tiers(&table->contents.header);
+}
+
+/* FORMAT.md, decoding step 2: the scale of a row of codes. Exact: a product of two halves. */
+static inline float codec_row_scale(const struct codec_table *table,
+                                    const struct codec_record *record) {
+        const struct table_header *h = &table->contents.header;
+        float scale = half_to_float(h->tier_scale[record->tier]);
+
+        return h->row_scale ? scale * half_to_float(codec_load_half(record->bytes)) : scale;
+}
 
 typedef void codec_layer_fn(const struct codec_layer *layer, const float *inputs,
                             float *ret_outputs);

@@ -118,6 +118,8 @@ static void fill_rows(const struct table_header *h, const struct table_layout *l
                 uint64_t n_bytes = tiers ? l->tier_bytes[tiers[row]] : l->record_bytes;
 
                 fill_record(h, bytes, n_bytes, random);
+                if (tiers && tiers[row] >= table_code_tiers(h))
+                        fill_halves(bytes, 1, random); /* its scale */
                 bytes += n_bytes;
         }
 }
@@ -148,8 +150,10 @@ void make_table(struct table_header *header, const char *meta, uint64_t *random,
 
         if (header->codec == TABLE_CODEC_CARVQ && !header->n_tiers)
                 table_set_one_tier(header, header->n_stages);
-        else if (header->n_tiers && !header->tier_bits[header->n_tiers - 1])
+        else if (header->n_tiers && !header->tier_bits[table_code_tiers(header) - 1])
                 table_set_code_bits(header);
+        else if (header->n_tiers)
+                table_set_tier_scales(header);
         if (table_plan(header, meta ? strlen(meta) : 0, chunks, &fault) < 0)
                 die(fault.text);
         table_layout_compute(header, &layout, NULL);

@@ -125,7 +125,18 @@ static void reference_carvq(const struct codec_table *table, uint64_t row, const
         const uint8_t *latent = record + 2 * h->row_scale;
         const uint8_t *codes = latent + (size_t)h->latent_dims * h->latent_bits / 8;
         float *a = calloc(n, sizeof(float));
+        float scale = reference_half((const uint8_t *)&h->tier_scale[tier]);
 
+        if (h->int8_tier && tier + 1 == h->n_tiers) {
+                for (size_t i = 0; i < n; i++)
+                        ret_values[i] =
+                                reference_half(record) *
+                                (float)(record[2 + i] < 128 ? record[2 + i] : record[2 + i] - 256);
+                free(a);
+                return;
+        }
+        if (h->row_scale)
+                scale *= reference_half(record);
         if (h->adaptor_type)
                 reference_adaptor(table, latent, a);
         for (size_t i = 0; i < n; i++) {
@@ -143,8 +154,8 @@ static void reference_carvq(const struct codec_table *table, uint64_t row, const
 
                         v = l == 0 ? c : v + c;
                 }
-                if (h->row_scale && n_stages)
-                        v = v * reference_half(record);
+                if (n_stages)
+                        v = v * scale;
                 if (h->col_scale && n_stages)
                         v = v * reference_half(col_scales + 2 * i);
                 if (h->adaptor_type)
@@ -181,7 +192,10 @@ const uint8_t *reference_record(const struct codec_table *table, uint64_t row, u
                 while (tier + 1 < h->n_tiers && reference_bit(table, tier, position[tier]++))
                         tier++;
                 *ret_tier = tier;
-                *ret_n_bytes = table_record_bytes(h, h->tier_stages[tier], h->tier_bits[tier]);
+                *ret_n_bytes =
+                        h->int8_tier && tier + 1 == h->n_tiers
+                                ? 2 + (uint64_t)h->n_dims
+                                : table_record_bytes(h, h->tier_stages[tier], h->tier_bits[tier]);
                 if (r == row)
                         return record;
                 record += *ret_n_bytes;

@@ -307,6 +307,24 @@ static void test_wide_windows(void **state) {
 }
 
 /* Rows of all tiers, of both layouts, with nothing, something or everything else in the record. */
+/* Every third table, where there is room for one tier more and its records are the largest. */
+static void add_int8_tier(struct table_header *h, uint32_t i, uint64_t *random) {
+        struct table_header with = *h;
+
+        if (i % 3 || with.n_tiers == TABLE_TIERS_MAX)
+                return;
+        with.tier_rows[with.n_tiers - 1] =
+                1 + test_random(random) % with.tier_rows[with.n_tiers - 2];
+        with.n_tiers++;
+        with.int8_tier = 1;
+        if (!with.tier_bits[with.n_tiers - 2])
+                table_set_code_bits(&with);
+        else
+                table_set_tier_scales(&with);
+        if (table_layout_compute(&with, &(struct table_layout){ 0 }, NULL) >= 0)
+                *h = with;
+}
+
 static void test_tiers(void **state) {
         const uint32_t dims[] = { 1, 33, 100, 384 }, slots[] = { 1, 5, 8, 16 };
         uint64_t random = seed;
@@ -339,6 +357,7 @@ static void test_tiers(void **state) {
                         if (t)
                                 left = h.tier_rows[t - 1] = 1 + test_random(&random) % left;
                 }
+                add_int8_tier(&h, i, &random);
                 check_table(h, &random, false);
         }
 }
@@ -377,7 +396,9 @@ static void test_tiers_of_bits(void **state) {
                                 h.tier_stages[t] = 1;
                         if (t)
                                 left = h.tier_rows[t - 1] = 1 + test_random(&random) % left;
+                        h.tier_scale[t] = (uint16_t)(0x3800 + test_random(&random) % 0x700);
                 }
+                add_int8_tier(&h, i, &random);
                 check_table(h, &random, false);
         }
 }

@@ -292,7 +292,8 @@ static void test_half_overflow_is_named(void **state) {
                                   .n_tiers = 1,
                                   .tier_stages = { 1 },
                                   .tier_bits = { 4 },
-                                  .window_bits = 4 };
+                                  .window_bits = 4,
+                                  .tier_scale = { TABLE_HALF_ONE } };
         const struct rvq_effort effort = { .lloyd_passes = 3, .joint_passes = 3 };
         float *rows = random_values(40 * 8, 10);
         struct fault fault = { 0 };

@@ -35,6 +35,7 @@ static struct table_header carvq_header(void) {
                 .tier_rows = { 2 },
                 .window_bits = 4,
                 .tier_bits = { 4, 4 },
+                .tier_scale = { TABLE_HALF_ONE, 0x3800 },
         };
 }
 
@@ -163,6 +164,7 @@ static void test_limits(void **state) {
                                      .n_tiers = 1,
                                      .tier_stages = { TABLE_STAGES_MAX },
                                      .tier_bits = { 8 },
+                                     .tier_scale = { TABLE_HALF_ONE },
                              } };
         struct table_layout layout;
         struct fault fault = { 0 };
@@ -337,8 +339,8 @@ static const struct defect {
           "features_required at byte 16: bits 0x8000000000000001 are unknown, a newer program is"
           " needed" },
         { FIELD(header.reserved0), 1, true, -EBADMSG, "reserved0 at byte 68: expected 0" },
-        { FIELD(header.reserved1[0]), 1, true, -EBADMSG, "reserved1 at byte 164: expected 0" },
-        { FIELD(header.reserved1[75]), 1, true, -EBADMSG, "reserved1 at byte 239: expected 0" },
+        { FIELD(header.reserved1[0]), 1, true, -EBADMSG, "reserved1 at byte 176: expected 0" },
+        { FIELD(header.reserved1[63]), 1, true, -EBADMSG, "reserved1 at byte 239: expected 0" },
         { FIELD(header.n_rows), 0, true, -EBADMSG, "n_rows is 0, expected 1 to 1099511627776" },
         { FIELD(header.n_rows), TABLE_ROWS_MAX + 1, true, -EBADMSG,
           "n_rows is 1099511627777, expected 1 to 1099511627776" },
@@ -379,6 +381,12 @@ static const struct defect {
         { FIELD(header.tier_bits[0]), 3, true, -EBADMSG, "tier_bits[0] is 3, expected 4" },
         { FIELD(header.tier_bits[1]), 5, true, -EBADMSG, "tier_bits[1] is 5, expected 4" },
         { FIELD(header.tier_bits[2]), 1, true, -EBADMSG, "tier_bits[2] is 1, expected 0" },
+        { FIELD(header.tier_scale[0]), 0, true, -EBADMSG,
+          "tier_scale[0] is 0, expected 1 to 31743" },
+        { FIELD(header.tier_scale[1]), 0x7c00, true, -EBADMSG,
+          "tier_scale[1] is 31744, expected 1 to 31743" },
+        { FIELD(header.tier_scale[2]), 1, true, -EBADMSG, "tier_scale[2] is 1, expected 0" },
+        { FIELD(header.int8_tier), 2, true, -EBADMSG, "int8_tier is 2, expected 0 to 1" },
         { FIELD(header.col_scale), 2, true, -EBADMSG, "col_scale is 2, expected 0 to 1" },
         { FIELD(header.col_scale), 1, true, -EBADMSG,
           "chunk codebooks, length at byte 272: found 9216, expected 9472" },
