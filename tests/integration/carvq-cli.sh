@@ -18,57 +18,7 @@ cleanup() {
 trap cleanup EXIT
 cd "$dir" || exit 1
 
-n=0
-pass() {
-        n=$((n + 1))
-        echo "ok $n - $1"
-}
-fail() {
-        n=$((n + 1))
-        echo "not ok $n - $1"
-        sed 's/^/# /' "${2:-}out" "${2:-}err" 2>/dev/null
-}
-skip() {
-        n=$((n + 1))
-        echo "ok $n - $1 # SKIP $2"
-}
-# check NAME COMMAND...: passes when the command succeeds. What carvq printed stays in out and err
-# until it runs again; what a check of that printed does not take its place.
-check() {
-        local name=$1 to=check
-        shift
-        case $1 in "$carvq" | pack) to= ;; esac
-        if "$@" >"${to}out" 2>"${to}err"; then pass "$name"; else fail "$name" "$to"; fi
-}
-# refuses NAME STATUS PATTERN COMMAND...: exit status and one line on stderr, no word too many.
-refuses() {
-        local name=$1 want=$2 pattern=$3 got
-        shift 3
-        "$@" >out 2>err
-        got=$?
-        if [ $got = "$want" ] && grep -Eq -- "$pattern" err && [ "$(wc -l <err)" -le "${lines:-1}" ]; then
-                pass "$name"
-        else
-                echo "# exit status $got, expected $want; expected on stderr: $pattern"
-                fail "$name"
-        fi
-}
-no_leftovers() {
-        [ -z "$(find "${1:-.}" -name '.*.tmp')" ]
-}
-# json FILE EXPRESSION: a Python expression over the object `o`.
-json() {
-        python3 -c 'import json, sys; o = json.load(open(sys.argv[1])); assert eval("(" + sys.argv[2] + ")"), o' "$@"
-}
-# flip FILE OFFSET: inverts one byte.
-flip() {
-        python3 -c 'import sys
-f = open(sys.argv[1], "r+b"); f.seek(int(sys.argv[2])); b = f.read(1)
-f.seek(int(sys.argv[2])); f.write(bytes([b[0] ^ 255]))' "$@"
-}
-pack() {
-        "$carvq" pack "$@" --quiet
-}
+. "$root/tests/integration/tap.sh"
 
 # ---- Help and usage ----
 
@@ -167,10 +117,10 @@ done
 
 python3 "$make_npy" low-rank.npy 800 300 low-rank
 check "an adaptor that pays" "$carvq" pack low-rank.npy -o lr.carvq --adaptor 2x8
-check "is kept, and both sides are told" grep -Eq 'adaptor +2x8 kept: held-out error at .* with it, .* with more RVQ' out
+check "is kept, and both sides are told" grep -Eq 'adaptor +2x8 kept: held-out error at .* with it, .* with longer codes' out
 check "and stored" json <("$carvq" info lr.carvq --json) "o['parameters']['latent_dims'] == 2"
 check "an adaptor that does not pay" "$carvq" pack small.npy -o lr.carvq --adaptor 2x8
-check "is dropped, and both sides are told" grep -Eq 'adaptor +2x8 dropped: held-out error at .* with it, .* with more RVQ' out
+check "is dropped, and both sides are told" grep -Eq 'adaptor +2x8 dropped: held-out error at .* with it, .* with longer codes' out
 check "and absent" json <("$carvq" info lr.carvq --json) "o['parameters']['latent_dims'] == 0"
 
 # ---- Same input, options, seed: same bytes ----

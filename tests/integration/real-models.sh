@@ -31,7 +31,7 @@ import json, sys
 d = json.load(open(sys.argv[1]))
 print("# bits %.4f rel_mse %.4f cosine mean %.4f min %.4f" %
       (d["bits_per_param"], d["rel_mse"], d["cosine_mean"], d["cosine_min"]))
-sys.exit(not (1.4 < d["bits_per_param"] < 1.7 and d["rel_mse"] < 0.20 and d["cosine_mean"] > 0.89))' "$1"
+sys.exit(not (1.4 < d["bits_per_param"] < 1.7 and d["rel_mse"] < 0.15 and d["cosine_mean"] > 0.92))' "$1"
 }
 
 serve() { # NAME

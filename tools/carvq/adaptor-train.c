@@ -1,27 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Training of the adaptor. It starts at the best affine map (principal components, by subspace
- * iteration), written as pairs of ReLU units z and -z, so that Adam (Kingma, Ba 2015) can only
- * improve on it: the weights with the least held-out error are kept, the start among them.
- * Mini-batches are cut into fixed blocks; gradients are added up in block order, so the result does
- * not depend on the number of threads. OpenBLAS must be set to one thread of its own.
+ * Training of the adaptor. It starts at the best affine map (principal components), written as
+ * pairs of ReLU units z and -z, so that Adam (Kingma, Ba 2015) can only improve on it: the weights
+ * with the least held-out error are kept, the start among them. Mini-batches are cut into fixed
+ * blocks; gradients are added up in block order, so the result does not depend on the number of
+ * threads. OpenBLAS must be set to one thread of its own.
  */
-#include "adaptor.h"
-
 #include <cblas.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
+#include "adaptor-impl.h"
 #include "parallel.h"
 #include "rng.h"
 
-#define BATCH_ROWS      1024u
-#define BLOCK_ROWS      256u
-#define SUBSPACE_PASSES 8u
-#define START_ROWS      4096u
-#define WEIGHT_RATE     2e-3
-#define LATENT_RATE     2e-2
+#define BATCH_ROWS  1024u
+#define BLOCK_ROWS  256u
+#define START_ROWS  4096u
+#define WEIGHT_RATE 2e-3
+#define LATENT_RATE 2e-2
 
 /* ---- Gradient ---- */
 
@@ -124,7 +122,9 @@ static void adam_update(struct moments *m, size_t offset, float *parameters, con
 struct training {
         struct adaptor adaptor; /* being trained */
         struct adaptor rounded; /* what a reader would see of it */
-        float *best;            /* parameters with the least held-out error */
+        float *best;            /* parameters with the least held-out error, and their latents */
+        float *best_latents;
+        float *start_latents; /* [START_ROWS]: in the units of `rounded` or of the result */
         double best_error;
 
         float *targets; /* rows to train on first, held-out rows behind; scaled to unit energy */
@@ -146,6 +146,8 @@ static void training_deinit(struct training *t) {
         moments_deinit(&t->moments);
         moments_deinit(&t->latent_moments);
         free(t->best);
+        free(t->best_latents);
+        free(t->start_latents);
         free(t->targets);
         free(t->latents);
         free(t->gradients);
@@ -173,11 +175,14 @@ static int training_init(struct training *t, const float *targets, size_t n_rows
         if (r < 0)
                 return r;
         t->best = calloc(t->adaptor.n_parameters, sizeof(float));
+        t->best_latents = calloc(t->n_train * shape->latent_dims, sizeof(float));
+        t->start_latents = malloc((size_t)START_ROWS * shape->latent_dims * sizeof(float));
         t->targets = malloc(n_rows * n_dims * sizeof(float));
         t->latents = calloc(t->n_train * shape->latent_dims, sizeof(float));
         t->gradients = malloc(BATCH_ROWS / BLOCK_ROWS * t->adaptor.n_parameters * sizeof(float));
         t->latent_gradients = malloc((size_t)BATCH_ROWS * shape->latent_dims * sizeof(float));
-        if (!t->best || !t->targets || !t->latents || !t->gradients || !t->latent_gradients)
+        if (!t->best || !t->best_latents || !t->start_latents || !t->targets || !t->latents ||
+            !t->gradients || !t->latent_gradients)
                 return -ENOMEM;
 
         for (size_t i = 0; i < n_rows * n_dims; i++)
@@ -195,79 +200,28 @@ static int training_init(struct training *t, const float *targets, size_t n_rows
 
 /* ---- The start: principal components ---- */
 
-static void column_means(const float *x, size_t n_rows, size_t n, float *ret_means) {
-        memset(ret_means, 0, n * sizeof(float));
-        for (size_t r = 0; r < n_rows; r++)
-                for (size_t d = 0; d < n; d++)
-                        ret_means[d] += x[r * n + d];
-        for (size_t d = 0; d < n; d++)
-                ret_means[d] /= (float)n_rows;
-}
-
-/* Rows of `basis` become orthonormal (Gram and Schmidt, twice over); zero where none is left. */
-static void orthonormalize(float *basis, size_t m, size_t n) {
-        for (size_t i = 0; i < m; i++) {
-                double norm = 0;
-
-                for (size_t j = 0; j < 2 * i; j++) {
-                        const float *other = basis + j % i * n;
-                        double product = 0;
-
-                        for (size_t d = 0; d < n; d++)
-                                product += (double)basis[i * n + d] * (double)other[d];
-                        for (size_t d = 0; d < n; d++)
-                                basis[i * n + d] -= (float)product * other[d];
-                }
-                for (size_t d = 0; d < n; d++)
-                        norm += (double)basis[i * n + d] * (double)basis[i * n + d];
-                for (size_t d = 0; d < n; d++)
-                        basis[i * n + d] *= norm > 1e-20 ? (float)(1 / sqrt(norm)) : 0;
-        }
-}
-
-/* latents = (targets - means) basis' */
-static void project(const struct training *t, const float *means, const float *basis, size_t m,
-                    size_t n) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)t->n_train, (int)m, (int)n, 1,
-                    t->targets, (int)n, basis, (int)n, 0, t->latents, (int)m);
-        for (size_t i = 0; i < m; i++) {
-                double shift = 0;
-
-                for (size_t d = 0; d < n; d++)
-                        shift += (double)means[d] * (double)basis[i * n + d];
-                for (size_t r = 0; r < t->n_train; r++)
-                        t->latents[r * m + i] -= (float)shift;
-        }
-}
-
-/* Leaves latents of unit variance and a basis scaled to match. */
-static int principal_components(struct training *t, struct rng *rng, float *means, float *basis) {
+/* Leaves latents of unit variance and a basis scaled to match; zero where the rows vary less. */
+static int principal_components(struct training *t, uint64_t seed, float *means, float *basis) {
         size_t m = t->adaptor.dims[0], n = t->adaptor.dims[t->adaptor.n_layers];
+        _cleanup_(adaptor_spectrum_deinit) struct adaptor_spectrum s = { 0 };
+        int r;
 
-        column_means(t->targets, t->n_train, n, means);
-        for (size_t i = 0; i < m * n; i++)
-                basis[i] = rng_normal(rng);
-        orthonormalize(basis, m, n);
-        for (unsigned pass = 0; pass < SUBSPACE_PASSES; pass++) {
-                project(t, means, basis, m, n);
-                /* The projections have mean zero, so the targets need not be centred here. */
-                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n,
-                            (int)t->n_train, 1, t->latents, (int)m, t->targets, (int)n, 0, basis,
-                            (int)n);
-                orthonormalize(basis, m, n);
-        }
-        project(t, means, basis, m, n);
-        for (size_t i = 0; i < m; i++) {
-                double energy = 0;
-                float deviation;
+        r = adaptor_spectrum_fit(t->targets, t->n_train, (uint32_t)n, (uint32_t)m, seed,
+                                 t->n_threads, &s);
+        if (r < 0)
+                return r;
+        memcpy(means, s.means, n * sizeof(float));
+        memset(basis, 0, m * n * sizeof(float));
+        for (size_t i = 0; i < s.n_components; i++) {
+                const float *component = s.basis + i * n;
+                float deviation = (float)sqrt((s.energy[i] - s.energy[i + 1]) * (double)n);
+                float shift = dot(means, component, n);
 
-                for (size_t r = 0; r < t->n_train; r++)
-                        energy += (double)t->latents[r * m + i] * (double)t->latents[r * m + i];
-                deviation = (float)sqrt(energy / (double)t->n_train);
-                for (size_t r = 0; deviation > 0 && r < t->n_train; r++)
-                        t->latents[r * m + i] /= deviation;
+                for (size_t j = 0; deviation > 0 && j < t->n_train; j++)
+                        t->latents[j * m + i] =
+                                (dot(t->targets + j * n, component, n) - shift) / deviation;
                 for (size_t d = 0; d < n; d++)
-                        basis[i * n + d] *= deviation;
+                        basis[i * n + d] = deviation * component[d];
         }
         return 0;
 }
@@ -292,20 +246,22 @@ static void pass_through(struct adaptor *a, uint32_t l, uint32_t in, uint32_t o,
 }
 
 /* relu(z) - relu(-z) = z: a pair of units carries one principal component through ReLU layers. */
-static int start_affine(struct training *t, struct rng *rng) {
+static int start_affine(struct training *t, uint64_t seed) {
         struct adaptor *a = &t->adaptor;
         uint32_t m = a->dims[0], n_pairs = m, last = a->n_layers - 1;
         size_t n = a->dims[a->n_layers];
         _cleanup_(freep) float *basis = malloc(m * n * sizeof(float));
+        struct rng rng = rng_stream(seed, 0);
+        int r;
 
-        if (!basis)
-                return -ENOMEM;
-        principal_components(t, rng, a->biases[last], basis);
+        r = basis ? principal_components(t, seed, a->biases[last], basis) : -ENOMEM;
+        if (r < 0)
+                return r;
         if (last == 0) {
                 memcpy(a->weights[0], basis, m * n * sizeof(float));
                 return 0;
         }
-        randomize_hidden(a, rng);
+        randomize_hidden(a, &rng);
         for (uint32_t l = 1; l < a->n_layers; l++)
                 n_pairs = MIN(n_pairs, a->dims[l] / 2);
         for (uint32_t u = 0; u < 2 * n_pairs; u++) {
@@ -399,6 +355,32 @@ static int held_block(void *userdata, size_t item, unsigned thread, struct fault
         return r;
 }
 
+/*
+ * Rounds an adaptor and fits its solver to the first rows' latents. Where latents are integers, the
+ * first layer carries their steps.
+ */
+static int finish(struct training *t, struct adaptor *a, const float *latents,
+                  struct adaptor_solver *ret_solver) {
+        size_t m = a->dims[0], n_start = MIN(t->n_train, START_ROWS);
+        int r;
+
+        for (size_t i = 0; i < m; i++) {
+                float reach = 0, step = 1;
+
+                for (size_t j = 0; j < t->n_train; j++)
+                        reach = MAX(reach, fabsf(latents[j * m + i]));
+                if (a->latent_bits == 8 && reach > 0)
+                        step = latent_step(reach);
+                for (size_t o = 0; o < a->dims[1]; o++)
+                        a->weights[0][i * a->dims[1] + o] *= step;
+                for (size_t j = 0; j < n_start; j++)
+                        t->start_latents[j * m + i] = latents[j * m + i] / step;
+        }
+        r = adaptor_round(a, a->type);
+        return r < 0 ? r
+                     : adaptor_solver_init(ret_solver, a, t->targets, t->start_latents, n_start);
+}
+
 /* Keeps the present weights if they are the best so far. Returns 1 if they are, else 0. */
 static int keep_if_better(struct training *t) {
         _cleanup_(adaptor_solver_deinit) struct adaptor_solver solver = { 0 };
@@ -412,10 +394,9 @@ static int keep_if_better(struct training *t) {
                 return -ENOMEM;
         memcpy(t->rounded.parameters, t->adaptor.parameters,
                t->adaptor.n_parameters * sizeof(float));
-        if (adaptor_round(&t->rounded) < 0)
+        r = finish(t, &t->rounded, t->latents, &solver);
+        if (r == -ERANGE)
                 return 0;
-        r = adaptor_solver_init(&solver, &t->rounded, t->targets, t->latents,
-                                MIN(t->n_train, START_ROWS));
         if (r >= 0)
                 r = parallel_for(t->n_threads, n_blocks, held_block, &held, NULL);
         if (r < 0)
@@ -426,6 +407,7 @@ static int keep_if_better(struct training *t) {
                 return 0;
         t->best_error = error;
         memcpy(t->best, t->adaptor.parameters, t->adaptor.n_parameters * sizeof(float));
+        memcpy(t->best_latents, t->latents, t->n_train * t->adaptor.dims[0] * sizeof(float));
         return 1;
 }
 
@@ -453,14 +435,13 @@ int adaptor_train(const float *targets, size_t n_rows, const struct adaptor_shap
                   const struct adaptor_effort *effort, uint64_t seed, unsigned n_threads,
                   struct adaptor *ret_adaptor, struct adaptor_solver *ret_solver) {
         _cleanup_(training_deinit) struct training t = { .n_threads = n_threads };
-        struct rng rng = rng_stream(seed, 0);
         const struct adaptor *a = &t.adaptor;
         uint32_t last;
         int r;
 
         r = training_init(&t, targets, n_rows, shape);
         if (r >= 0)
-                r = start_affine(&t, &rng);
+                r = start_affine(&t, seed);
         if (r >= 0)
                 r = run_epochs(&t, effort);
         if (r < 0)
@@ -473,10 +454,7 @@ int adaptor_train(const float *targets, size_t n_rows, const struct adaptor_shap
                 *p *= t.scale;
         for (size_t i = 0; i < t.n_train * shape->n_dims; i++)
                 t.targets[i] *= t.scale;
-        r = adaptor_round(&t.adaptor);
-        if (r < 0)
-                return r;
-        r = adaptor_solver_init(ret_solver, a, t.targets, t.latents, MIN(t.n_train, START_ROWS));
+        r = finish(&t, &t.adaptor, t.best_latents, ret_solver);
         if (r < 0)
                 return r;
         *ret_adaptor = t.adaptor;

@@ -1,39 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The adaptor's shape and the search for latents. With the weights frozen, |t - f(z) W|^2 depends
- * on a target t only through its products with the rows of W; so after one matrix product for a
- * block of rows, each row's search (Levenberg 1944, Marquardt 1963) runs in the small space of
- * features, whatever n_dims is. A fixed number of steps, so a row's latent depends on the row only.
+ * The adaptor's parameters: their place in memory, their rounding to what a reader will see, and
+ * the chunk that a file has of them. Any thread.
  */
 #include "adaptor.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
+#include "adaptor-impl.h"
 #include "lib/codec/half.h"
 
-#define STEPS 6u
-
-void dposv_(const char *uplo, const int *n, const int *n_rhs, double *a, const int *lda, double *b,
-            const int *ldb, int *info);
+#define INT8_MAX_WEIGHT 127.f
+#define HALF_MAX        65504.f
 
 int adaptor_init(struct adaptor *adaptor, const struct adaptor_shape *shape) {
-        struct adaptor a = { .dims = { shape->latent_dims } };
+        struct adaptor a = {
+                .dims = { shape->latent_dims },
+                .latent_bits = shape->latent_bits ? shape->latent_bits : 16,
+                .type = shape->type ? shape->type : TABLE_ADAPTOR_HALF,
+        };
+        size_t n_outputs = 0;
         float *p;
 
         for (size_t i = 0; i < ARRAY_SIZE(shape->hidden_dims) && shape->hidden_dims[i]; i++)
                 a.dims[++a.n_layers] = shape->hidden_dims[i];
         a.dims[++a.n_layers] = shape->n_dims;
-        for (uint32_t l = 0; l < a.n_layers; l++)
+        for (uint32_t l = 0; l < a.n_layers; l++) {
                 a.n_parameters += ((size_t)a.dims[l] + 1) * a.dims[l + 1];
-        p = a.parameters = calloc(a.n_parameters, sizeof(float));
+                n_outputs += a.dims[l + 1];
+        }
+        p = a.parameters = calloc(a.n_parameters + n_outputs, sizeof(float));
         if (!p)
                 return -ENOMEM;
         for (uint32_t l = 0; l < a.n_layers; l++) {
                 a.weights[l] = p;
                 a.biases[l] = p + (size_t)a.dims[l] * a.dims[l + 1];
                 p = a.biases[l] + a.dims[l + 1];
+        }
+        for (uint32_t l = 0; l < a.n_layers; l++) {
+                a.scales[l] = p;
+                p += a.dims[l + 1];
         }
         *adaptor = a;
         return 0;
@@ -44,333 +51,120 @@ void adaptor_deinit(struct adaptor *adaptor) {
         *adaptor = (struct adaptor){ 0 };
 }
 
-int adaptor_round(struct adaptor *adaptor) {
-        for (size_t i = 0; i < adaptor->n_parameters; i++) {
-                float value = half_to_float(float_to_half(adaptor->parameters[i]));
+/* ---- Rounding ---- */
+
+static int round_halves(float *values, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                float value = half_to_float(float_to_half(values[i]));
 
                 if (!isfinite(value))
                         return -ERANGE;
-                adaptor->parameters[i] = value;
+                values[i] = value;
         }
         return 0;
 }
 
-/* ---- Features of one latent ---- */
+/* The least half that is no less than `value`: rounded down it would clip the largest weight, and
+ * by much where halves are subnormal. */
+static float half_at_least(float value) {
+        uint16_t half = float_to_half(value);
 
-/* y += a x; the loop every product here is made of, because it vectorizes without reordering. */
-static inline void add_scaled(float *restrict y, float a, const float *restrict x, size_t n) {
-        for (size_t i = 0; i < n; i++)
-                y[i] += a * x[i];
+        return half_to_float(half_to_float(half) < value ? (uint16_t)(half + 1) : half);
 }
 
-/* Sixteen partial sums, always the same ones: fast on every target, and equal on all of them. */
-static float dot(const float *x, const float *y, size_t n) {
-        float sums[16] = { 0 }, sum = 0;
-        size_t i = 0;
+/* A weight becomes q times its output's scale, which a float holds exactly. */
+static int round_integers(float *weights, size_t n_in, size_t n_out, float *ret_scales) {
+        memset(ret_scales, 0, n_out * sizeof(float));
+        for (size_t i = 0; i < n_in * n_out; i++) {
+                float magnitude = fabsf(weights[i]);
 
-        for (; i + 16 <= n; i += 16)
-                for (size_t e = 0; e < 16; e++)
-                        sums[e] += x[i + e] * y[i + e];
-        for (; i < n; i++)
-                sums[i % 16] += x[i] * y[i];
-        for (size_t e = 0; e < 16; e++)
-                sum += sums[e];
-        return sum;
-}
+                if (!isfinite(magnitude))
+                        return -ERANGE;
+                ret_scales[i % n_out] = MAX(ret_scales[i % n_out], magnitude);
+        }
+        for (size_t o = 0; o < n_out; o++) {
+                float scale = half_at_least(ret_scales[o] / INT8_MAX_WEIGHT);
 
-/* Working memory of one row's search. */
-struct search {
-        float *features, *trial;    /* [features] */
-        float *image, *trial_image; /* [features]: gram times features */
-        float *hidden;              /* [hidden 0] */
-        float *jacobian, *inner;    /* [latent][features], [latent][hidden 0] */
-        float *jacobian_image;      /* [latent][features] */
-        double *normal, *step;      /* [latent]^2, [latent] */
-        float *latent;              /* [latent] */
-        void *memory;
-};
+                if (!(scale <= HALF_MAX))
+                        return -ERANGE;
+                ret_scales[o] = scale;
+        }
+        for (size_t i = 0; i < n_in * n_out; i++) {
+                float scale = ret_scales[i % n_out];
 
-static int search_init(struct search *s, const struct adaptor *a) {
-        size_t m = a->dims[0], n = adaptor_n_features(a), h = a->n_layers > 1 ? a->dims[1] : 0;
-        size_t n_floats = 4 * n + h + m * (2 * n + h) + m;
-        double *p = calloc(m * m + m + n_floats / 2 + 1, sizeof(double));
-        float *f;
-
-        if (!p)
-                return -ENOMEM;
-        s->memory = p;
-        s->normal = p;
-        s->step = p + m * m;
-        f = (float *)(s->step + m);
-        s->features = f;
-        s->trial = f += n;
-        s->image = f += n;
-        s->trial_image = f += n;
-        s->hidden = f += n;
-        s->jacobian = f += h;
-        s->jacobian_image = f += m * n;
-        s->inner = f += m * n;
-        s->latent = f += m * h;
+                weights[i] = scale > 0 ? rintf(weights[i] / scale) * scale : 0;
+        }
         return 0;
 }
 
-static void search_deinit(struct search *s) {
-        free(s->memory);
-}
+int adaptor_round(struct adaptor *a, enum table_adaptor type) {
+        int r = 0;
 
-/* out = max(0, bias + in W) */
-static void hidden_layer(const struct adaptor *a, uint32_t l, const float *in, float *out) {
-        uint32_t n_out = a->dims[l + 1];
+        for (uint32_t l = 0; r >= 0 && l < a->n_layers; l++) {
+                size_t n_weights = (size_t)a->dims[l] * a->dims[l + 1];
 
-        memcpy(out, a->biases[l], n_out * sizeof(float));
-        for (uint32_t i = 0; i < a->dims[l]; i++)
-                if (in[i] != 0)
-                        add_scaled(out, in[i], a->weights[l] + (size_t)i * n_out, n_out);
-        for (uint32_t o = 0; o < n_out; o++)
-                out[o] = MAX(out[o], 0.f);
-}
-
-static void eval_features(const struct adaptor *a, struct search *s, const float *latent,
-                          float *ret_features) {
-        if (a->n_layers == 1) {
-                memcpy(ret_features, latent, a->dims[0] * sizeof(float));
-                return;
+                r = type == TABLE_ADAPTOR_INT8 ? round_integers(a->weights[l], a->dims[l],
+                                                                a->dims[l + 1], a->scales[l])
+                                               : round_halves(a->weights[l], n_weights);
+                if (r >= 0)
+                        r = round_halves(a->biases[l], a->dims[l + 1]);
         }
-        hidden_layer(a, 0, latent, a->n_layers == 2 ? ret_features : s->hidden);
-        if (a->n_layers == 3)
-                hidden_layer(a, 1, s->hidden, ret_features);
+        a->type = type;
+        return r;
 }
 
-static void mask_rows(float *rows, const float *active, size_t n_rows, size_t n) {
-        for (size_t i = 0; i < n_rows; i++)
-                for (size_t k = 0; k < n; k++)
-                        rows[i * n + k] = active[k] > 0 ? rows[i * n + k] : 0;
-}
-
-/* d features / d latent at the point of the last eval_features() into s->features. */
-static void eval_jacobian(const struct adaptor *a, struct search *s) {
-        size_t m = a->dims[0], n = adaptor_n_features(a);
-        float *first = a->n_layers == 3 ? s->inner : s->jacobian;
-
-        if (a->n_layers == 1) {
-                memset(s->jacobian, 0, m * m * sizeof(float));
-                for (size_t i = 0; i < m; i++)
-                        s->jacobian[i * m + i] = 1;
-                return;
-        }
-        memcpy(first, a->weights[0], m * a->dims[1] * sizeof(float));
-        mask_rows(first, a->n_layers == 3 ? s->hidden : s->features, m, a->dims[1]);
-        if (a->n_layers == 2)
-                return;
-        memset(s->jacobian, 0, m * n * sizeof(float));
-        for (size_t i = 0; i < m; i++)
-                for (size_t k = 0; k < a->dims[1]; k++)
-                        if (s->inner[i * a->dims[1] + k] != 0)
-                                add_scaled(s->jacobian + i * n, s->inner[i * a->dims[1] + k],
-                                           a->weights[1] + k * n, n);
-        mask_rows(s->jacobian, s->features, m, n);
-}
-
-static void gram_image(const struct adaptor_solver *solver, const float *features,
-                       float *ret_image) {
-        size_t n = adaptor_n_features(solver->adaptor);
-
-        memset(ret_image, 0, n * sizeof(float));
-        for (size_t k = 0; k < n; k++)
-                if (features[k] != 0)
-                        add_scaled(ret_image, features[k], solver->gram + k * n, n);
-}
-
-/* |t - f W|^2 but for |t|^2, given f, f G and the products of t with the rows of W. */
-static double feature_error(const float *features, const float *image, const float *products,
-                            size_t n) {
-        double error = 0;
-
-        for (size_t k = 0; k < n; k++)
-                error += (double)features[k] * ((double)image[k] - 2 * (double)products[k]);
-        return error;
-}
-
-/* ---- The search ---- */
-
-static bool gauss_newton_step(const struct adaptor_solver *solver, struct search *s,
-                              const float *products, double damping) {
-        size_t n = adaptor_n_features(solver->adaptor);
-        int m = (int)solver->adaptor->dims[0], one = 1, info;
-
-        for (int i = 0; i < m; i++) {
-                const float *row = s->jacobian + (size_t)i * n;
-                double slope = 0;
-
-                gram_image(solver, row, s->jacobian_image + (size_t)i * n);
-                for (size_t k = 0; k < n; k++)
-                        slope += (double)row[k] * ((double)products[k] - (double)s->image[k]);
-                s->step[i] = slope;
-                for (int j = 0; j <= i; j++)
-                        s->normal[i * m + j] = (double)dot(s->jacobian_image + (size_t)i * n,
-                                                           s->jacobian + (size_t)j * n, n);
-                s->normal[i * m + i] += damping * s->normal[i * m + i] + 1e-12;
-        }
-        dposv_("U", &m, &one, s->normal, &m, s->step, &m, &info);
-        return info == 0;
-}
-
-static void solve_row(const struct adaptor_solver *solver, struct search *s,
-                      const float *products) {
-        const struct adaptor *a = solver->adaptor;
-        size_t m = a->dims[0], n = adaptor_n_features(a);
-        double damping = a->n_layers == 1 ? 0 : 1e-2, error;
-        float trial_latent[ADAPTOR_LATENT_MAX];
-
-        eval_features(a, s, s->latent, s->features);
-        gram_image(solver, s->features, s->image);
-        error = feature_error(s->features, s->image, products, n);
-        for (unsigned step = 0; step < STEPS; step++) {
-                eval_jacobian(a, s);
-                if (!gauss_newton_step(solver, s, products, damping))
-                        return;
-                for (size_t i = 0; i < m; i++)
-                        trial_latent[i] = s->latent[i] + (float)s->step[i];
-                eval_features(a, s, trial_latent, s->trial);
-                gram_image(solver, s->trial, s->trial_image);
-
-                double trial_error = feature_error(s->trial, s->trial_image, products, n);
-                if (!(trial_error < error)) {
-                        damping = damping * 16 + 1e-3;
-                        /* `hidden` belongs to the refused point. */
-                        eval_features(a, s, s->latent, s->features);
-                        continue;
-                }
-                damping /= 8;
-                error = trial_error;
-                memcpy(s->latent, trial_latent, m * sizeof(float));
-                memcpy(s->features, s->trial, n * sizeof(float));
-                memcpy(s->image, s->trial_image, n * sizeof(float));
-        }
-}
-
-/* [n_rows][features]: products of (target - last bias) with the rows of the last layer. */
-static void target_products(const struct adaptor *a, const float *bias_image, const float *targets,
-                            size_t n_rows, float *ret_products) {
-        uint32_t n = adaptor_n_features(a), n_dims = a->dims[a->n_layers];
-
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n_rows, (int)n, (int)n_dims, 1,
-                    targets, (int)n_dims, a->weights[a->n_layers - 1], (int)n_dims, 0, ret_products,
-                    (int)n);
-        for (size_t r = 0; r < n_rows; r++)
-                add_scaled(ret_products + r * n, -1, bias_image, n);
-}
-
-/* Linear regression of known latents on [products, 1]. */
-static int fit_start(struct adaptor_solver *solver, const float *targets, const float *latents,
-                     size_t n_rows) {
-        const struct adaptor *a = solver->adaptor;
-        size_t n = adaptor_n_features(a);
-        int n_in = (int)n + 1, n_out = (int)a->dims[0], info;
-        _cleanup_(freep) float *products = malloc(n_rows * n * sizeof(float));
-        _cleanup_(freep) double *normal = calloc((size_t)n_in * (size_t)n_in, sizeof(double));
-        _cleanup_(freep) double *sums = calloc((size_t)n_in * a->dims[0], sizeof(double));
-        _cleanup_(freep) double *row = malloc((size_t)n_in * sizeof(double));
-        double trace = 0;
-
-        if (!products || !normal || !sums || !row)
-                return -ENOMEM;
-        target_products(a, solver->bias_image, targets, n_rows, products);
-        row[n] = 1;
-        for (size_t r = 0; r < n_rows; r++) {
-                for (size_t k = 0; k < n; k++)
-                        row[k] = products[r * n + k];
-                for (size_t i = 0; i <= n; i++) {
-                        for (size_t j = 0; j <= i; j++)
-                                normal[i * (n + 1) + j] += row[i] * row[j];
-                        for (int o = 0; o < n_out; o++)
-                                sums[(size_t)o * (n + 1) + i] +=
-                                        row[i] * (double)latents[r * (size_t)n_out + (size_t)o];
-                }
-        }
-        for (size_t i = 0; i <= n; i++)
-                trace += normal[i * (n + 1) + i];
-        for (size_t i = 0; i <= n; i++)
-                normal[i * (n + 1) + i] += 1e-9 * trace / (double)n_in + 1e-30;
-        dposv_("U", &n_in, &n_out, normal, &n_in, sums, &n_in, &info);
-        for (size_t i = 0; info == 0 && i <= n; i++)
-                for (int o = 0; o < n_out; o++)
-                        solver->start[i * (size_t)n_out + (size_t)o] =
-                                (float)sums[(size_t)o * (n + 1) + i];
-        return 0;
-}
-
-int adaptor_solver_init(struct adaptor_solver *solver, const struct adaptor *adaptor,
-                        const float *targets, const float *latents, size_t n_rows) {
-        uint32_t n = adaptor_n_features(adaptor), n_dims = adaptor->dims[adaptor->n_layers];
-        const float *weights = adaptor->weights[adaptor->n_layers - 1];
-        struct adaptor_solver s = {
-                .adaptor = adaptor,
-                .gram = malloc((size_t)n * n * sizeof(float)),
-                .bias_image = malloc(n * sizeof(float)),
-                .start = calloc(((size_t)n + 1) * adaptor->dims[0], sizeof(float)),
-        };
-        int r;
-
-        if (!s.gram || !s.bias_image || !s.start) {
-                adaptor_solver_deinit(&s);
-                return -ENOMEM;
-        }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)n, (int)n_dims, 1,
-                    weights, (int)n_dims, weights, (int)n_dims, 0, s.gram, (int)n);
-        for (uint32_t k = 0; k < n; k++)
-                s.bias_image[k] = dot(adaptor->biases[adaptor->n_layers - 1],
-                                      weights + (size_t)k * n_dims, n_dims);
-        r = n_rows ? fit_start(&s, targets, latents, n_rows) : 0;
-        if (r < 0) {
-                adaptor_solver_deinit(&s);
-                return r;
-        }
-        *solver = s;
-        return 0;
-}
-
-void adaptor_solver_deinit(struct adaptor_solver *solver) {
-        free(solver->gram);
-        free(solver->bias_image);
-        free(solver->start);
-        *solver = (struct adaptor_solver){ 0 };
-}
-
-/* Past the half range nothing can be stored; such a latent would be of no use anyway. */
-static float round_latent(float value) {
+float adaptor_round_latent(uint32_t latent_bits, float value) {
         if (!isfinite(value))
                 return 0;
-        return half_to_float(float_to_half(MIN(MAX(value, -65504.f), 65504.f)));
+        if (latent_bits == 8)
+                return rintf(MIN(MAX(value, -LATENT_STEPS), LATENT_STEPS));
+        return half_to_float(float_to_half(MIN(MAX(value, -HALF_MAX), HALF_MAX)));
 }
 
-int adaptor_solve(const struct adaptor_solver *solver, const float *targets, size_t n_rows,
-                  float *ret_latents, float *ret_outputs) {
-        const struct adaptor *a = solver->adaptor;
-        size_t m = a->dims[0], n = adaptor_n_features(a), n_dims = a->dims[a->n_layers];
-        _cleanup_(freep) float *products = malloc(n_rows * n * sizeof(float));
-        _cleanup_(search_deinit) struct search s = { 0 };
+/* ---- Storing ---- */
 
-        if (!products || search_init(&s, a) < 0)
-                return -ENOMEM;
-        target_products(a, solver->bias_image, targets, n_rows, products);
-        for (size_t r = 0; r < n_rows; r++) {
-                float *row = products + r * n;
+size_t adaptor_stored_bytes(const struct adaptor *a) {
+        size_t n_bytes = 0;
 
-                memcpy(s.latent, solver->start + n * m, m * sizeof(float));
-                for (size_t k = 0; k < n; k++)
-                        add_scaled(s.latent, row[k], solver->start + k * m, m);
-                solve_row(solver, &s, row);
-                for (size_t i = 0; i < m; i++)
-                        ret_latents[r * m + i] = round_latent(s.latent[i]);
-                /* The products are done with: their place takes the features. */
-                eval_features(a, &s, ret_latents + r * m, row);
+        for (uint32_t l = 0; l < a->n_layers; l++)
+                n_bytes += table_layer_bytes(a->type, a->dims[l], a->dims[l + 1]);
+        return n_bytes;
+}
+
+static uint8_t *store_halves(const float *values, size_t n, uint8_t *at) {
+        for (size_t i = 0; i < n; i++, at += sizeof(uint16_t)) {
+                uint16_t half = float_to_half(values[i]);
+
+                memcpy(at, &half, sizeof(half));
         }
-        for (size_t r = 0; r < n_rows; r++)
-                memcpy(ret_outputs + r * n_dims, a->biases[a->n_layers - 1],
-                       n_dims * sizeof(float));
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n_rows, (int)n_dims, (int)n, 1,
-                    products, (int)n, a->weights[a->n_layers - 1], (int)n_dims, 1, ret_outputs,
-                    (int)n_dims);
-        return 0;
+        return at;
+}
+
+static uint8_t *store_integers(const float *weights, const float *scales, size_t n_in, size_t n_out,
+                               uint8_t *at) {
+        size_t n = n_in * n_out;
+
+        for (size_t i = 0; i < n; i++) {
+                float scale = scales[i % n_out];
+
+                *at++ = (uint8_t)(int8_t)(scale > 0 ? rintf(weights[i] / scale) : 0);
+        }
+        if (n % 2)
+                *at++ = 0;
+        return at;
+}
+
+void adaptor_store(const struct adaptor *a, uint8_t *at) {
+        for (uint32_t l = 0; l < a->n_layers; l++) {
+                size_t n_in = a->dims[l], n_out = a->dims[l + 1];
+
+                if (a->type == TABLE_ADAPTOR_INT8) {
+                        at = store_halves(a->scales[l], n_out, at);
+                        at = store_halves(a->biases[l], n_out, at);
+                        at = store_integers(a->weights[l], a->scales[l], n_in, n_out, at);
+                } else {
+                        at = store_halves(a->weights[l], n_in * n_out, at);
+                        at = store_halves(a->biases[l], n_out, at);
+                }
+        }
 }

@@ -18,9 +18,9 @@ static const char help[] =
         "                          padding}, parameters (codec carvq: n_stages, codebook_bits,\n"
         "                          window_bits, subvector_dims, group_rows, group_cols,\n"
         "                          row_scale, col_scale, adaptor (none, half, int8),\n"
-        "                          latent_dims, latent_bits, hidden_dims, tiers [{n_rows,\n"
-        "                          n_stages, code_bits, record_bytes} ...]), meta (as packed,\n"
-        "                          or null)\n"
+        "                          latent_dims, latent_bits, hidden_dims, tiers [{n_rows, of\n"
+        "                          (codes, int8), n_stages, code_bits, record_bytes} ...]),\n"
+        "                          meta (as packed, or null)\n"
         "      --help\n"
         "\n"
         "Exit status: 0 done; 2 wrong usage; 3 failure.\n";
@@ -51,11 +51,12 @@ static json_t *tiers(const struct table_contents *c) {
                 uint64_t n_rows = t ? h->tier_rows[t - 1] : h->n_rows;
                 uint64_t n_higher = t + 1 < h->n_tiers ? h->tier_rows[t] : 0;
 
-                json_array_append_new(list, json_pack("{s:I, s:i, s:i, s:I}", "n_rows",
-                                                      (json_int_t)(n_rows - n_higher), "n_stages",
-                                                      (int)h->tier_stages[t], "code_bits",
-                                                      (int)h->tier_bits[t], "record_bytes",
-                                                      (json_int_t)c->layout.tier_bytes[t]));
+                json_array_append_new(
+                        list, json_pack("{s:I, s:s, s:i, s:i, s:I}", "n_rows",
+                                        (json_int_t)(n_rows - n_higher), "of",
+                                        t < table_code_tiers(h) ? "codes" : "int8", "n_stages",
+                                        (int)h->tier_stages[t], "code_bits", (int)h->tier_bits[t],
+                                        "record_bytes", (json_int_t)c->layout.tier_bytes[t]));
         }
         return list;
 }

@@ -8,9 +8,6 @@
 #include "pack.h"
 #include "parallel.h"
 
-/* Of the codes that the encoder makes. */
-#define CODEBOOK_BITS_MAX 8u
-
 static const char help[] =
         "Usage: carvq pack SRC -o OUT.carvq [OPTION]...\n"
         "\n"
@@ -22,23 +19,38 @@ static const char help[] =
         "                          embeddings\n"
         "      --codec CODEC       carvq (default), f32, f16, bf16, int8, int4\n"
         "      --threads N         1 to 256, default: all CPUs; the result does not depend on it\n"
-        "      --seed S            default 1; same input, options and seed: same bytes (with an\n"
-        "                          adaptor: on CPUs for which OpenBLAS has the same kernels)\n"
+        "      --seed S            default 1; same input, options and seed: same bytes (with a\n"
+        "                          trained adaptor: on CPUs for which OpenBLAS has the same\n"
+        "                          kernels)\n"
         "      --quiet             errors only\n"
         "      --help\n"
         "\n"
         "Of the carvq codec:\n"
+        "      --bits B            of the file, for each parameter, at most, all included:\n"
+        "                          1.0 to 8.0, default 1.6; 2.4 is nearly lossless\n"
+        "      --counts FILE       how often each row is used (.npy, or a number on each line):\n"
+        "                          rows that are used more get more of the bits. rank: as if\n"
+        "                          the first row were used most, as in BPE vocabularies\n"
+        "      --preset PRESET     fast, default, or best: time for closeness\n"
+        "      --row-scale WHEN    a scale for each row: auto (default, by measurement), on, off\n"
+        "      --col-scale WHEN    a scale for each column: auto (default), on, off\n"
+        "      --adaptor SHAPE     auto (default): means and as many components as are worth\n"
+        "                          their bytes; none; or MxH1[xH2], latent and hidden\n"
+        "                          dimensions, trained, and kept only if it lowers the error\n"
+        "                          at equal bytes\n"
+        "      --adaptor-force     keeps a given shape anyway\n"
+        "\n"
+        "The codes themselves, instead of --bits:\n"
         "      --stages L          stages of the residual quantization, 1 to 16, default 3\n"
-        "      --codebook-bits K   codebooks of 2^K centroids, 1 to 8, default 4\n"
+        "      --codebook-bits K   bits of a code, 1 to 8, default 4\n"
+        "      --window S          bits that choose a centroid, K (default: 2^K centroids), or\n"
+        "                          up to 16: with those of the codes before; one stage only\n"
         "      --subvector H       dimensions of a sub-vector, 1 to 64, default 8\n"
         "      --group ROWSxCOLS   rows and sub-vectors that share codebooks, 0 or all: all of\n"
         "                          them; or global, the same as allxall; default allx64\n"
-        "      --row-scale WHEN    a scale for each row: auto (default, by measurement), on, off\n"
-        "      --adaptor SHAPE     MxH1[xH2], latent and hidden dimensions; none; or auto\n"
-        "                          (default): a shape that takes about 0.1 bits. An adaptor is\n"
-        "                          kept only if it lowers the error at equal bytes\n"
-        "      --adaptor-force     keeps a given shape anyway\n"
-        "The defaults land near 1.6 bits a parameter for 1024 dimensions and more.\n"
+        "      --beam W            prefixes that the search keeps between stages, 1 (greedy) to\n"
+        "                          1024, default 16; up to 12 bits of stages all are tried,\n"
+        "                          unless W is given\n"
         "\n"
         "Exit status: 0 done; 2 wrong usage; 3 failure.\n";
 
@@ -47,6 +59,9 @@ struct options {
         struct plan_request request;
         bool quiet;
         uint64_t group_rows, group_cols;
+        const char *counts;       /* NULL: none */
+        const char *bits_option;  /* one that only --bits has use for; NULL: none was given */
+        const char *shape_option; /* one of the codes themselves; NULL: none was given */
         const char *carvq_option; /* one that only the carvq codec has; NULL: none was given */
 };
 
@@ -102,27 +117,50 @@ static int parse_adaptor(const char *text, struct plan_request *request) {
         return text[strlen(text) - 1] == 'x' ? -EINVAL : 0;
 }
 
-static int parse_row_scale(const char *text, enum plan_choice *ret_choice) {
-        static const char *const names[] = { "auto", "off", "on" };
-
-        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+/* The index of `text` among three names. */
+static int parse_name(const char *text, const char *const names[3], uint32_t *ret_index) {
+        for (uint32_t i = 0; i < 3; i++)
                 if (!strcmp(text, names[i])) {
-                        *ret_choice = (enum plan_choice)i;
+                        *ret_index = i;
                         return 0;
                 }
         return -EINVAL;
 }
 
+static int parse_choice(const char *text, enum plan_choice *ret_choice) {
+        return parse_name(text, (const char *const[]){ "auto", "off", "on" }, ret_choice);
+}
+
+static int parse_preset(const char *text, enum plan_preset *ret_preset) {
+        return parse_name(text, (const char *const[]){ "fast", "default", "best" }, ret_preset);
+}
+
+static int parse_bits(const char *text, double *ret_bits) {
+        char *end;
+        double bits = strtod(text, &end);
+
+        if (*text < '0' || *text > '9' || *end || !(bits >= 1) || bits > 8)
+                return -EINVAL;
+        *ret_bits = bits;
+        return 0;
+}
+
 enum pack_option {
         OPTION_TENSOR = 256,
         OPTION_CODEC,
-        OPTION_STAGES,
+        OPTION_BITS, /* the carvq codec's from here ... */
+        OPTION_COUNTS,
+        OPTION_STAGES, /* ... of these, the codes themselves from here ... */
         OPTION_CODEBOOK_BITS,
+        OPTION_WINDOW,
         OPTION_SUBVECTOR,
         OPTION_GROUP,
+        OPTION_BEAM, /* ... to here ... */
+        OPTION_PRESET,
         OPTION_ROW_SCALE,
+        OPTION_COL_SCALE,
         OPTION_ADAPTOR,
-        OPTION_ADAPTOR_FORCE,
+        OPTION_ADAPTOR_FORCE, /* ... to here */
         OPTION_THREADS,
         OPTION_SEED,
         OPTION_QUIET,
@@ -133,11 +171,17 @@ static const struct option long_options[] = {
         { "output", required_argument, NULL, 'o' },
         { "tensor", required_argument, NULL, OPTION_TENSOR },
         { "codec", required_argument, NULL, OPTION_CODEC },
+        { "bits", required_argument, NULL, OPTION_BITS },
+        { "counts", required_argument, NULL, OPTION_COUNTS },
+        { "preset", required_argument, NULL, OPTION_PRESET },
         { "stages", required_argument, NULL, OPTION_STAGES },
         { "codebook-bits", required_argument, NULL, OPTION_CODEBOOK_BITS },
+        { "window", required_argument, NULL, OPTION_WINDOW },
+        { "beam", required_argument, NULL, OPTION_BEAM },
         { "subvector", required_argument, NULL, OPTION_SUBVECTOR },
         { "group", required_argument, NULL, OPTION_GROUP },
         { "row-scale", required_argument, NULL, OPTION_ROW_SCALE },
+        { "col-scale", required_argument, NULL, OPTION_COL_SCALE },
         { "adaptor", required_argument, NULL, OPTION_ADAPTOR },
         { "adaptor-force", no_argument, NULL, OPTION_ADAPTOR_FORCE },
         { "threads", required_argument, NULL, OPTION_THREADS },
@@ -169,16 +213,30 @@ static int parse_value(struct options *o, int option, const char *text) {
                 return 0;
         case OPTION_CODEC:
                 return table_codec_parse(text, &request->header.codec);
+        case OPTION_BITS:
+                request->bits_given = true;
+                return parse_bits(text, &request->bits);
+        case OPTION_COUNTS:
+                o->counts = text;
+                return *text ? 0 : -EINVAL;
+        case OPTION_PRESET:
+                return parse_preset(text, &request->preset);
         case OPTION_STAGES:
                 return parse_u32(text, TABLE_STAGES_MAX, &request->header.n_stages);
         case OPTION_CODEBOOK_BITS:
-                return parse_u32(text, CODEBOOK_BITS_MAX, &request->header.codebook_bits);
+                return parse_u32(text, 8, &request->header.codebook_bits);
+        case OPTION_WINDOW:
+                return parse_u32(text, TABLE_WINDOW_BITS_MAX, &request->header.window_bits);
+        case OPTION_BEAM:
+                return parse_u32(text, RVQ_WIDTH_MAX, &request->width);
         case OPTION_SUBVECTOR:
                 return parse_u32(text, TABLE_SUBVECTOR_DIMS_MAX, &request->header.subvector_dims);
         case OPTION_GROUP:
                 return parse_group(text, &o->group_rows, &o->group_cols);
         case OPTION_ROW_SCALE:
-                return parse_row_scale(text, &request->row_scale);
+                return parse_choice(text, &request->row_scale);
+        case OPTION_COL_SCALE:
+                return parse_choice(text, &request->col_scale);
         case OPTION_ADAPTOR:
                 return parse_adaptor(text, request);
         case OPTION_ADAPTOR_FORCE:
@@ -207,8 +265,12 @@ static int parse_options(struct options *o, int argc, char **argv, bool *ret_hel
                 }
                 if (option == ':' || option == '?')
                         return cli_bad_option("pack", option, argv);
-                if (option >= OPTION_STAGES && option <= OPTION_ADAPTOR_FORCE)
+                if (option >= OPTION_BITS && option <= OPTION_ADAPTOR_FORCE)
                         o->carvq_option = long_options[index].name;
+                if (option == OPTION_BITS || option == OPTION_COUNTS)
+                        o->bits_option = long_options[index].name;
+                if (option >= OPTION_STAGES && option <= OPTION_BEAM)
+                        o->shape_option = long_options[index].name;
                 if (parse_value(o, option, optarg) < 0)
                         return cli_usage("pack", "%s%s: bad value \"%s\"",
                                          option == 'o' ? "-" : "--",
@@ -219,6 +281,14 @@ static int parse_options(struct options *o, int argc, char **argv, bool *ret_hel
         if (o->carvq_option && o->request.header.codec != TABLE_CODEC_CARVQ)
                 return cli_usage("pack", "--%s is of the carvq codec, not of %s", o->carvq_option,
                                  table_codec_name(o->request.header.codec));
+        if (o->bits_option && o->shape_option)
+                return cli_usage("pack", "--%s and --%s exclude each other", o->bits_option,
+                                 o->shape_option);
+        if (o->request.header.window_bits &&
+            (o->request.header.window_bits < o->request.header.codebook_bits ||
+             (o->request.header.window_bits > o->request.header.codebook_bits &&
+              o->request.header.n_stages > 1)))
+                return cli_usage("pack", "--window needs --stages 1 and at least --codebook-bits");
         if (o->request.adaptor_force && o->request.adaptor != PLAN_ON)
                 return cli_usage("pack", "--adaptor-force needs --adaptor MxH1[xH2]");
         o->source_path = argv[optind];
@@ -232,10 +302,12 @@ static void complete_header(struct options *o, const struct source_tensor *tenso
         h->n_rows = tensor->n_rows;
         h->n_dims = tensor->n_dims;
         o->request.adaptor_shape.n_dims = tensor->n_dims;
-        if (h->codec != TABLE_CODEC_CARVQ) {
-                h->n_stages = h->codebook_bits = h->subvector_dims = 0;
+        o->request.shape_given = o->shape_option != NULL;
+        if (h->codec != TABLE_CODEC_CARVQ || !o->shape_option) {
+                h->n_stages = h->codebook_bits = h->window_bits = h->subvector_dims = 0;
                 return;
         }
+        h->window_bits = h->window_bits ? h->window_bits : h->codebook_bits;
         table_set_one_tier(h, h->n_stages);
         h->subvector_dims = MIN(h->subvector_dims, h->n_dims);
         h->group_rows = o->group_rows ? MIN(o->group_rows, h->n_rows) : h->n_rows;
@@ -288,19 +360,39 @@ static int select_tensor(struct source *source, const struct options *o, struct 
 
 /* ---- The report ---- */
 
+static void report_tier(const struct table_header *h, uint32_t t, uint64_t n_bytes) {
+        uint64_t n_rows = t ? h->tier_rows[t - 1] : h->n_rows;
+
+        if (t + 1 < h->n_tiers)
+                n_rows -= h->tier_rows[t];
+        printf("  %-10s %" PRIu64 " row%s of %" PRIu64 " bytes: ", t ? "" : "tiers", n_rows,
+               n_rows == 1 ? "" : "s", n_bytes);
+        if (t >= table_code_tiers(h))
+                puts("8-bit integers");
+        else if (h->tier_stages[t] == 0)
+                puts("no codes");
+        else
+                printf("codes of %u bits\n", h->tier_bits[t]);
+}
+
 static void report_codec(const struct table_header *h, const char *note) {
         struct table_layout layout = { 0 };
         uint64_t n_groups;
 
         table_layout_compute(h, &layout, NULL); /* has been right since before the first byte */
         n_groups = layout.n_row_groups * layout.n_col_groups;
-        printf("  codec      %" PRIu32 " stages of %" PRIu32 " bits, ", h->n_stages,
-               h->codebook_bits);
-        if (h->window_bits != h->codebook_bits)
-                printf("windows of %" PRIu32 ", ", h->window_bits);
-        printf("sub-vectors of %" PRIu32 ", %" PRIu64 " codebook group%s%s%s\n", h->subvector_dims,
-               n_groups, n_groups == 1 ? "" : "s", h->row_scale ? ", row scale" : ", no row scale",
-               h->col_scale ? ", column scales" : "");
+        if (h->window_bits > h->codebook_bits)
+                printf("  codec      trellis codes of %" PRIu32 " bits in windows of %" PRIu32
+                       ", sub-vectors of %" PRIu32,
+                       h->codebook_bits, h->window_bits, h->subvector_dims);
+        else
+                printf("  codec      %" PRIu32 " stages of %" PRIu32
+                       " bits, sub-vectors of %" PRIu32,
+                       h->n_stages, h->codebook_bits, h->subvector_dims);
+        printf(", %" PRIu64 " codebook group%s%s%s\n", n_groups, n_groups == 1 ? "" : "s",
+               h->row_scale ? ", row scale" : "", h->col_scale ? ", column scale" : "");
+        for (uint32_t t = 0; h->n_tiers > 1 && t < h->n_tiers; t++)
+                report_tier(h, t, layout.tier_bytes[t]);
         printf("  adaptor    %s\n", *note ? note : "none");
 }
 
@@ -327,12 +419,15 @@ int cmd_pack(int argc, char **argv) {
                 .request = {
                         .header = { .codec = TABLE_CODEC_CARVQ, .n_stages = 3,
                                     .codebook_bits = 4, .subvector_dims = 8 },
+                        .bits = 1.6,
+                        .preset = PLAN_DEFAULT,
                         .seed = 1,
                         .n_threads = parallel_default_threads(),
                 },
                 .group_cols = 64,
         };
         _cleanup_(source_freep) struct source *source = NULL;
+        _cleanup_(counts_freep) struct counts *counts = NULL;
         double started_s = clock_seconds();
         struct pack_result result;
         struct fault fault = { 0 };
@@ -349,8 +444,12 @@ int cmd_pack(int argc, char **argv) {
                 r = select_tensor(source, &o, &fault);
         if (r >= 0) {
                 complete_header(&o, source_selected(source));
-                r = pack_table(source, o.out_path, &o.request, &progress, &result, &fault);
+                if (o.counts)
+                        r = counts_open(o.counts, o.request.header.n_rows, &counts, &fault);
+                o.request.counts = counts;
         }
+        if (r >= 0)
+                r = pack_table(source, o.out_path, &o.request, &progress, &result, &fault);
         progress_abort(&progress);
         if (r < 0)
                 return cli_fail(strstr(fault.text, o.out_path) == fault.text ? o.out_path

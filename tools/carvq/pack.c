@@ -18,18 +18,17 @@
 #define HALF_SAFE_MAX      8192.0f /* an eighth of half's range */
 #define SAMPLE_BYTES       (128u << 20)
 #define GROUP_SAMPLE_BYTES (32u << 20)
-/* A quarter of the table's sub-vectors, within these: training takes no longer than encoding. */
+/* RVQ: a quarter of the table's sub-vectors, within these. */
 #define TRAIN_MIN         (96u << 10)
 #define TRAIN_MAX         (384u << 10)
+#define TRAIN_SHARE       300u /* trellis: sub-vectors for each centroid */
 #define BLOCK_BYTES       (512u << 10)
 #define BLOCKS_PER_THREAD 4u
-
-#define LLOYD_PASSES      10u
-#define JOINT_PASSES      20u
 
 struct block {
         float *rows;
         uint8_t *records;
+        size_t n_bytes; /* of them */
         struct closeness closeness;
 };
 
@@ -41,6 +40,7 @@ struct packing {
         struct quantizer quantizer; /* of the carvq codec */
         struct table_writer writer;
         struct table_layout layout;
+        uint8_t *tiers; /* of all rows; NULL: there is one */
         struct block *blocks;
         size_t n_blocks, n_block_rows;
         uint64_t wave_first, wave_end; /* rows being encoded */
@@ -54,6 +54,7 @@ static void packing_deinit(struct packing *p) {
                 free(p->blocks[i].records);
         }
         free(p->blocks);
+        free(p->tiers);
         quantizer_deinit(&p->quantizer);
         plan_deinit(&p->plan);
         table_writer_deinit(&p->writer);
@@ -100,6 +101,7 @@ static int encode_scalar_rows(const struct packing *p, struct block *block, uint
                                          h->codec == TABLE_CODEC_F16 ? "bf16" : "f32");
                 closeness_add_row(&block->closeness, row, decoded, h->n_dims);
         }
+        block->n_bytes = n_rows * p->layout.record_bytes;
         return 0;
 }
 
@@ -115,9 +117,13 @@ static int encode_block(void *userdata, size_t item, unsigned thread, struct fau
         r = source_read(p->source, first, n, block->rows, ret_fault);
         if (r < 0)
                 return r;
-        if (p->plan.header.codec == TABLE_CODEC_CARVQ)
-                return quantizer_encode(&p->quantizer, block->rows, first, n, block->records,
+        if (p->plan.header.codec == TABLE_CODEC_CARVQ) {
+                struct quantizer_rows rows = { block->rows, n, first,
+                                               p->tiers ? p->tiers + first : NULL };
+
+                return quantizer_encode(&p->quantizer, &rows, block->records, &block->n_bytes,
                                         &block->closeness, ret_fault);
+        }
         return encode_scalar_rows(p, block, first, n, ret_fault);
 }
 
@@ -132,12 +138,9 @@ static int encode_rows(struct packing *p, uint64_t row_first, uint64_t row_end,
                 n = div_round_up(p->wave_end - p->wave_first, p->n_block_rows);
                 r = parallel_for(p->request->n_threads, n, encode_block, p, ret_fault);
                 for (size_t i = 0; r >= 0 && i < n; i++) {
-                        uint64_t first = p->wave_first + i * p->n_block_rows;
-                        size_t n_rows = (size_t)MIN(p->n_block_rows, p->wave_end - first);
-
                         closeness_add(&p->closeness, &p->blocks[i].closeness);
                         r = table_writer_append(&p->writer, TABLE_CHUNK_ROWS, p->blocks[i].records,
-                                                n_rows * p->layout.record_bytes, ret_fault);
+                                                p->blocks[i].n_bytes, ret_fault);
                 }
                 if (r < 0)
                         return r;
@@ -149,40 +152,114 @@ static int encode_rows(struct packing *p, uint64_t row_first, uint64_t row_end,
 /* ---- The carvq codec ---- */
 
 static int append_adaptor(struct packing *p, struct fault *ret_fault) {
-        const struct adaptor *a = &p->plan.adaptor;
-        _cleanup_(freep) uint16_t *halves = malloc(a->n_parameters * sizeof(uint16_t));
+        size_t n = adaptor_stored_bytes(&p->plan.adaptor);
+        _cleanup_(freep) uint8_t *bytes = malloc(n);
 
-        if (!halves)
+        if (!bytes)
                 return -ENOMEM;
-        for (size_t i = 0; i < a->n_parameters; i++)
-                halves[i] = float_to_half(a->parameters[i]);
-        return table_writer_append(&p->writer, TABLE_CHUNK_ADAPTOR, halves,
-                                   a->n_parameters * sizeof(uint16_t), ret_fault);
+        adaptor_store(&p->plan.adaptor, bytes);
+        return table_writer_append(&p->writer, TABLE_CHUNK_ADAPTOR, bytes, n, ret_fault);
+}
+
+/* Deals all rows to the tiers, by their counts, and writes down who got where. */
+static int append_tiers(struct packing *p, struct fault *ret_fault) {
+        _cleanup_(freep) struct table_tier_block *blocks = NULL;
+        int r;
+
+        if (p->plan.header.n_tiers == 1)
+                return 0;
+        p->tiers = malloc(p->plan.header.n_rows);
+        blocks = malloc(p->layout.tiers_bytes);
+        if (!p->tiers || !blocks)
+                return -ENOMEM;
+        r = plan_deal(p->request, &p->plan, p->tiers, ret_fault);
+        if (r < 0)
+                return r;
+        table_tiers_fill(&p->plan.header, p->tiers, blocks);
+        return table_writer_append(&p->writer, TABLE_CHUNK_TIERS, blocks, p->layout.tiers_bytes,
+                                   ret_fault);
+}
+
+/* Column scales stand before all codebooks, padded with zeros. */
+static int append_columns(struct packing *p, struct fault *ret_fault) {
+        size_t n = p->layout.col_scale_bytes;
+        _cleanup_(freep) uint8_t *bytes = calloc(1, MAX(n, 1u));
+
+        if (!bytes)
+                return -ENOMEM;
+        memcpy(bytes, p->quantizer.coder.col_scales,
+               MIN(n, p->plan.header.n_dims * sizeof(uint16_t)));
+        return table_writer_append(&p->writer, TABLE_CHUNK_CODEBOOKS, bytes, n, ret_fault);
 }
 
 /* Where there is a training phase of its own: its share of passes, told in rows like everything
  * else. */
 static void passed(void *userdata, uint32_t n_passes) {
         struct packing *p = userdata;
-        uint64_t n_total = (uint64_t)p->layout.n_col_groups *
-                           (p->plan.header.n_stages * LLOYD_PASSES + JOINT_PASSES);
 
         p->n_passes += n_passes;
         if (p->layout.n_row_groups == 1)
-                progress_update(p->progress, p->progress->n_total * p->n_passes / n_total);
+                progress_update(p->progress,
+                                p->progress->n_total * p->n_passes /
+                                        coder_n_passes(&p->quantizer.coder, &p->plan.effort));
+}
+
+/* Rows to train on, spread evenly over the sample: as many as the codebooks need. */
+static int choose_rows(const struct packing *p, const struct sample *sample,
+                       struct sample *ret_chosen) {
+        uint64_t n_centroids = (uint64_t)p->layout.n_col_groups << p->plan.header.window_bits;
+        size_t n_dims = p->plan.header.n_dims, n = sample->n_rows;
+        struct sample chosen;
+
+        if (p->quantizer.coder.trellis)
+                n = (size_t)MIN(n, MAX(n_centroids * TRAIN_SHARE / p->layout.n_subvectors, 64u));
+        chosen = (struct sample){
+                .rows = malloc(n * n_dims * sizeof(float)),
+                .indices = malloc(n * sizeof(uint64_t)),
+                .n_rows = n,
+        };
+        if (!chosen.rows || !chosen.indices) {
+                sample_deinit(&chosen);
+                return -ENOMEM;
+        }
+        for (size_t i = 0; i < n; i++) {
+                size_t from = (size_t)((double)i * ((double)sample->n_rows / (double)n));
+
+                memcpy(chosen.rows + i * n_dims, sample->rows + from * n_dims,
+                       n_dims * sizeof(float));
+                chosen.indices[i] = sample->indices[from];
+        }
+        *ret_chosen = chosen;
+        return 0;
 }
 
 static int train_row_group(struct packing *p, const struct sample *sample, uint64_t group,
                            struct fault *ret_fault) {
+        _cleanup_(sample_deinit) struct sample chosen = { 0 };
         uint64_t seed = rng_mix(p->request->seed + PLAN_STREAM_CODEBOOKS) + (group << 32);
         uint64_t n_all = p->plan.header.group_rows * p->layout.n_subvectors;
-        size_t n_train = (size_t)MIN(MAX(n_all / 4, TRAIN_MIN), TRAIN_MAX);
-        struct rvq_effort effort = { LLOYD_PASSES, JOINT_PASSES, passed, p };
-        int r = quantizer_train(&p->quantizer, sample->rows, sample->n_rows, &effort, n_train, seed,
-                                p->request->n_threads, ret_fault);
+        _cleanup_(freep) uint8_t *tiers = NULL;
+        int r;
+
+        r = choose_rows(p, sample, &chosen);
         if (r < 0)
                 return r;
-        return table_writer_append(&p->writer, TABLE_CHUNK_CODEBOOKS, p->quantizer.codebooks,
+        if (p->tiers)
+                tiers = malloc(chosen.n_rows);
+        if (p->tiers && !tiers)
+                return -ENOMEM;
+        for (size_t i = 0; tiers && i < chosen.n_rows; i++)
+                tiers[i] = p->tiers[chosen.indices[i]];
+        p->plan.effort.n_subvectors = (size_t)MIN(MAX(n_all / 4, TRAIN_MIN), TRAIN_MAX);
+        p->plan.effort.rvq.passed = p->plan.effort.trellis.passed = passed;
+        p->plan.effort.rvq.userdata = p->plan.effort.trellis.userdata = p;
+        r = quantizer_train(&p->quantizer, chosen.rows, chosen.n_rows, tiers, NULL, &p->plan.effort,
+                            seed, p->request->n_threads, ret_fault);
+        if (r >= 0 && group == 0 && p->plan.header.col_scale)
+                r = append_columns(p, ret_fault);
+        if (r < 0)
+                return r;
+        return table_writer_append(&p->writer, TABLE_CHUNK_CODEBOOKS, p->quantizer.coder.codebooks,
                                    p->layout.n_col_groups * p->layout.group_bytes, ret_fault);
 }
 
@@ -221,6 +298,7 @@ static int pack_carvq(struct packing *p, struct fault *ret_fault) {
         const struct table_header *h = &p->plan.header;
         int r;
 
+        request.source = p->source;
         progress_begin(p->progress, "sample", "rows", p->request->header.n_rows);
         r = sample_read(p->source, 0, p->request->header.n_rows, SAMPLE_BYTES,
                         rng_mix(p->request->seed + PLAN_STREAM_SAMPLE), p->request->n_threads,
@@ -233,15 +311,18 @@ static int pack_carvq(struct packing *p, struct fault *ret_fault) {
                 request.row_scale = PLAN_ON;
         r = plan_make(&request, &sample, p->progress, &p->plan, ret_fault);
         if (r >= 0)
-                r = quantizer_init(&p->quantizer, h, plan_solver(&p->plan), ret_fault);
+                r = quantizer_init(&p->quantizer, h, plan_solver(&p->plan), request.width,
+                                   ret_fault);
         if (r < 0)
                 return r;
-        p->layout = p->quantizer.layout;
+        p->layout = p->quantizer.coder.layout;
         r = init_blocks(p);
         if (r >= 0)
                 r = table_writer_begin(&p->writer, h, ret_fault);
         if (r >= 0 && h->adaptor_type)
                 r = append_adaptor(p, ret_fault);
+        if (r >= 0)
+                r = append_tiers(p, ret_fault);
         if (r < 0)
                 return r;
         if (p->layout.n_row_groups > 1)

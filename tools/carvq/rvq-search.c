@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The search for codes. Greedy coding stage by stage loses a fifth of the accuracy that the same
- * codebooks allow, so several prefixes are kept (beam search; Chen, Guan, Wang 2010 call it joint
- * coding). Where all stages but the last have at most RVQ_WIDTH_EXHAUSTIVE combinations, none is
+ * codebooks allow, so several prefixes are kept from stage to stage (beam search; Chen, Guan, Wang
+ * 2010 call it joint coding). Where the width is no less than the number of prefixes, none is
  * dropped and the result is the best there is.
  *
  * |x - sum c_l|^2 = |x|^2 + sum (|c_l|^2 - 2 <x, c_l>) + sum 2 <c_a, c_b>: after the inner products
@@ -25,26 +25,31 @@ typedef int32_t lanes_i32 __attribute__((vector_size(LANES * 4), aligned(4), may
 #define _simd_clones_
 #endif
 
+/* ---- Tables ---- */
+
 static float *entry_row(const struct rvq_search *s, uint32_t stage, uint32_t slot) {
         return s->entries + ((size_t)stage * s->n_slots + slot) * s->n_lanes;
 }
 
+/* Of stages a < b: what each entry of a adds to the cost of all entries of b. */
 static float *cross_rows(const struct rvq_search *s, uint32_t a, uint32_t b) {
-        return s->cross +
-               (((size_t)a * s->shape.n_stages + b) << s->shape.codebook_bits) * s->n_lanes;
+        size_t pair = (size_t)b * (b - 1) / 2 + a;
+
+        return s->cross + (pair << s->shape.codebook_bits) * s->n_lanes;
 }
 
-static void fill_cross(struct rvq_search *s, uint32_t a, uint32_t b) {
+_simd_clones_ static void fill_cross(struct rvq_search *s, uint32_t a, uint32_t b) {
         uint32_t n_entries = 1u << s->shape.codebook_bits;
-        float *rows = cross_rows(s, a, b);
+        float *row = cross_rows(s, a, b);
 
-        for (uint32_t i = 0; i < n_entries; i++)
-                for (uint32_t j = 0; j < n_entries; j++) {
-                        double sum = 0;
+        for (uint32_t i = 0; i < n_entries; i++, row += s->n_lanes)
+                for (uint32_t c = 0; c < s->n_lanes; c += LANES) {
+                        lanes_f32 sum = { 0 };
 
                         for (uint32_t d = 0; d < s->n_slots; d++)
-                                sum += (double)entry_row(s, a, d)[i] * entry_row(s, b, d)[j];
-                        rows[i * s->n_lanes + j] = (float)(2 * sum);
+                                sum += *(const lanes_f32 *)(entry_row(s, b, d) + c) *
+                                       entry_row(s, a, d)[i];
+                        *(lanes_f32 *)(row + c) = 2 * sum;
                 }
 }
 
@@ -59,44 +64,25 @@ static void fill_norms(struct rvq_search *s, uint32_t stage) {
         }
 }
 
-/* What all entries of a combination cost among themselves: the sum of their cross terms. */
-static int fill_prefixes(struct rvq_search *s) {
-        uint32_t bits = s->shape.codebook_bits, last = s->shape.n_stages - 1;
-
-        s->prefixes = calloc((size_t)s->n_prefixes * s->n_lanes, sizeof(float));
-        if (!s->prefixes)
-                return -ENOMEM;
-        for (uint32_t p = 0; p < s->n_prefixes; p++)
-                for (uint32_t c = 0; c < 1u << bits; c++) {
-                        uint32_t combination = p << bits | c;
-                        float *sum = &s->prefixes[(size_t)p * s->n_lanes + c];
-
-                        for (uint32_t b = 1; b <= last; b++)
-                                for (uint32_t a = 0; a < b; a++) {
-                                        uint32_t i = combination >> bits * (last - a);
-                                        uint32_t j = combination >> bits * (last - b);
-                                        uint32_t mask = (1u << bits) - 1;
-
-                                        *sum += cross_rows(s, a,
-                                                           b)[(i & mask) * s->n_lanes + (j & mask)];
-                                }
-                }
-        return 0;
+static size_t n_pairs(const struct rvq_shape *shape) {
+        return (size_t)shape->n_stages * (shape->n_stages - 1) / 2;
 }
 
-static uint32_t choose_prefixes(const struct rvq_shape *shape) {
+/* Never more than there are prefixes; and all of them where they are few and nobody objects. */
+static uint32_t choose_width(const struct rvq_shape *shape, uint32_t width) {
         uint32_t bits = shape->codebook_bits * (shape->n_stages - 1);
 
-        return 1u << MIN(bits, 31u) <= RVQ_WIDTH_EXHAUSTIVE ? 1u << bits : 0;
+        if (width == 0 && bits + shape->codebook_bits <= RVQ_EXHAUSTIVE_BITS)
+                return 1u << bits;
+        width = width ? width : RVQ_WIDTH_DEFAULT;
+        return bits < 31 ? MIN(width, 1u << bits) : width;
 }
 
 uint64_t rvq_search_bytes(const struct rvq_shape *shape, uint32_t n_slots) {
         uint64_t n_entries = 1u << shape->codebook_bits, n_lanes = align_up(n_entries, LANES);
-        uint64_t n_stages = shape->n_stages;
 
         return sizeof(float) * n_lanes *
-               (n_stages * (n_slots + 1) + n_stages * n_stages * n_entries +
-                choose_prefixes(shape));
+               ((uint64_t)shape->n_stages * (n_slots + 1) + n_pairs(shape) * n_entries);
 }
 
 int rvq_search_init(struct rvq_search *search, const struct rvq_shape *shape,
@@ -106,15 +92,13 @@ int rvq_search_init(struct rvq_search *search, const struct rvq_shape *shape,
                 .shape = *shape,
                 .n_slots = n_slots,
                 .n_lanes = (uint32_t)align_up(n_entries, LANES),
+                .width = choose_width(shape, width),
         };
         size_t n_stages = shape->n_stages;
 
-        s.n_prefixes = width ? 0 : choose_prefixes(shape);
-        s.width = width ? width : s.n_prefixes ? s.n_prefixes : RVQ_WIDTH_BEAM;
-
         s.entries = calloc(n_stages * n_slots * s.n_lanes, sizeof(float));
         s.norms = calloc(n_stages * s.n_lanes, sizeof(float));
-        s.cross = calloc(n_stages * n_stages * n_entries * s.n_lanes, sizeof(float));
+        s.cross = calloc(MAX(n_pairs(shape), 1u) * n_entries * s.n_lanes, sizeof(float));
         if (!s.entries || !s.norms || !s.cross) {
                 rvq_search_deinit(&s);
                 return -ENOMEM;
@@ -128,10 +112,6 @@ int rvq_search_init(struct rvq_search *search, const struct rvq_shape *shape,
                 for (uint32_t a = 0; a < l; a++)
                         fill_cross(&s, a, l);
         }
-        if (s.n_prefixes && fill_prefixes(&s) < 0) {
-                rvq_search_deinit(&s);
-                return -ENOMEM;
-        }
         *search = s;
         return 0;
 }
@@ -140,22 +120,19 @@ void rvq_search_deinit(struct rvq_search *search) {
         free(search->entries);
         free(search->norms);
         free(search->cross);
-        free(search->prefixes);
         *search = (struct rvq_search){ 0 };
 }
 
 int rvq_scratch_init(struct rvq_scratch *scratch, const struct rvq_search *search) {
-        size_t width = search->width, n_stages = search->shape.n_stages, n_lanes = search->n_lanes;
+        size_t width = search->width, n_stages = search->shape.n_stages;
         struct rvq_scratch s = {
-                .products = malloc(n_stages * n_lanes * sizeof(float)),
-                .candidates = malloc(width * n_lanes * sizeof(float)),
-                .sorted = malloc(width * n_lanes * sizeof(float)),
+                .products = malloc(n_stages * search->n_lanes * sizeof(float)),
+                .keys = malloc(width * sizeof(uint64_t)),
                 .costs = { malloc(width * sizeof(float)), malloc(width * sizeof(float)) },
                 .codes = { malloc(width * n_stages), malloc(width * n_stages) },
         };
 
-        if (!s.products || !s.candidates || !s.sorted || !s.costs[0] || !s.costs[1] ||
-            !s.codes[0] || !s.codes[1]) {
+        if (!s.products || !s.keys || !s.costs[0] || !s.costs[1] || !s.codes[0] || !s.codes[1]) {
                 rvq_scratch_deinit(&s);
                 return -ENOMEM;
         }
@@ -165,8 +142,7 @@ int rvq_scratch_init(struct rvq_scratch *scratch, const struct rvq_search *searc
 
 void rvq_scratch_deinit(struct rvq_scratch *scratch) {
         free(scratch->products);
-        free(scratch->candidates);
-        free(scratch->sorted);
+        free(scratch->keys);
         for (int i = 0; i < 2; i++) {
                 free(scratch->costs[i]);
                 free(scratch->codes[i]);
@@ -174,198 +150,201 @@ void rvq_scratch_deinit(struct rvq_scratch *scratch) {
         *scratch = (struct rvq_scratch){ 0 };
 }
 
-/* products[l][c] = |c|^2 - 2 <x, c> */
+/* ---- Candidates ---- */
+
+/* products[l][c] = |c|^2 - 2 <x, c>, four vectors at a time so that their sums overlap. */
 _simd_clones_ static void score_entries(const struct rvq_search *s, const float *values,
-                                        float *ret_products) {
-        for (uint32_t l = 0; l < s->shape.n_stages; l++)
-                for (uint32_t c = 0; c < s->n_lanes; c += LANES) {
-                        const float *entries = s->entries + (size_t)l * s->n_slots * s->n_lanes + c;
-                        lanes_f32 sum = { 0 };
+                                        uint32_t n_stages, float *ret_products) {
+        uint32_t n = s->n_lanes, step = n % (4 * LANES) ? 1 : 4;
 
-                        for (uint32_t d = 0; d < s->n_slots; d++)
-                                sum += *(const lanes_f32 *)(entries + (size_t)d * s->n_lanes) *
-                                       values[d];
-                        *(lanes_f32 *)(ret_products + l * s->n_lanes + c) =
-                                *(const lanes_f32 *)(s->norms + l * s->n_lanes + c) - 2 * sum;
+        for (uint32_t l = 0; l < n_stages; l++)
+                for (uint32_t c = 0; c < n; c += step * LANES) {
+                        const float *entries = s->entries + (size_t)l * s->n_slots * n + c;
+                        const float *norms = s->norms + l * n + c;
+                        lanes_f32 sums[4] = { 0 };
+
+                        if (step == 4)
+                                for (uint32_t d = 0; d < s->n_slots; d++, entries += n)
+                                        for (uint32_t v = 0; v < 4; v++)
+                                                sums[v] +=
+                                                        *(const lanes_f32 *)(entries + v * LANES) *
+                                                        values[d];
+                        else
+                                for (uint32_t d = 0; d < s->n_slots; d++, entries += n)
+                                        sums[0] += *(const lanes_f32 *)entries * values[d];
+                        for (uint32_t v = 0; v < step; v++)
+                                *(lanes_f32 *)(ret_products + l * n + c + v * LANES) =
+                                        *(const lanes_f32 *)(norms + v * LANES) - 2 * sums[v];
                 }
 }
 
-/* Costs of all continuations of every kept prefix by one more stage. */
-_simd_clones_ static void score_stage(const struct rvq_search *s, uint32_t stage,
-                                      const float *products, const float *costs,
-                                      const uint8_t *codes, uint32_t n_kept,
-                                      float *ret_candidates) {
-        uint32_t n_stages = s->shape.n_stages, bits = s->shape.codebook_bits;
+typedef uint64_t lanes_u64 __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
-        for (uint32_t i = 0; i < n_kept; i++)
-                for (uint32_t c = 0; c < s->n_lanes; c += LANES) {
-                        lanes_f32 sum = *(const lanes_f32 *)(products + c) + costs[i];
+/* Whether a lane is below zero. By sign bits: compilers take vectors of comparisons apart. */
+static inline bool any_negative(const lanes_i32 *lanes) {
+        lanes_u64 words = (lanes_u64)*lanes;
+        uint64_t sum = ((words[0] | words[1]) | (words[2] | words[3])) |
+                       ((words[4] | words[5]) | (words[6] | words[7]));
 
-                        for (uint32_t a = 0; a < stage; a++) {
-                                size_t row = (((size_t)a * n_stages + stage) << bits) +
-                                             codes[i * n_stages + a];
-                                sum += *(const lanes_f32 *)(s->cross + row * s->n_lanes + c);
-                        }
-                        *(lanes_f32 *)(ret_candidates + i * s->n_lanes + c) = sum;
-                }
+        return sum & UINT64_C(0x8000000080000000);
 }
 
-/*
- * The best of all combinations. `prefixes` holds what the entries cost among themselves, `costs`
- * what each prefix costs with x: one addition more gives the total, and one running best in each
- * lane is all that is kept.
- */
-_simd_clones_ static float best_combination(const struct rvq_search *s, const float *products,
-                                            const float *costs, uint32_t *ret_prefix,
-                                            uint32_t *ret_entry) {
-        float best_cost = FLT_MAX;
+/* Orders by cost, then by index: no two are equal, so the choice is the same everywhere. */
+static uint64_t candidate_key(float cost, uint32_t index) {
+        int32_t bits;
 
-        *ret_prefix = *ret_entry = 0;
-        for (uint32_t c = 0; c < s->n_lanes; c += LANES) {
-                const lanes_f32 last = *(const lanes_f32 *)(products + c);
-                lanes_f32 best = (lanes_f32){ 0 } + FLT_MAX;
-                lanes_i32 best_at = { 0 };
-
-                for (uint32_t p = 0; p < s->n_prefixes; p++) {
-                        lanes_f32 sum =
-                                *(const lanes_f32 *)(s->prefixes + (size_t)p * s->n_lanes + c) +
-                                (last + costs[p]);
-                        lanes_i32 less = sum < best;
-
-                        best = (lanes_f32)(((lanes_i32)sum & less) | ((lanes_i32)best & ~less));
-                        best_at = (less & (int32_t)p) | (best_at & ~less);
-                }
-                for (uint32_t e = 0; e < LANES; e++)
-                        if (best[e] < best_cost) {
-                                best_cost = best[e];
-                                *ret_prefix = (uint32_t)best_at[e];
-                                *ret_entry = c + e;
-                        }
-        }
-        return best_cost;
+        memcpy(&bits, &cost, sizeof(bits));
+        return (uint64_t)((uint32_t)bits ^ ((uint32_t)(bits >> 31) | 0x80000000u)) << 32 | index;
 }
 
-static float encode_exhaustive(const struct rvq_search *s, struct rvq_scratch *scratch,
-                               uint8_t *ret_codes) {
-        uint32_t bits = s->shape.codebook_bits, last = s->shape.n_stages - 1, prefix, entry;
-        float *costs = scratch->costs[0], cost;
+static float key_cost(uint64_t key) {
+        uint32_t ordered = (uint32_t)(key >> 32), bits;
+        float cost;
 
-        /* Expands in place from the end: entry p << bits | c comes from p, which is not behind. */
-        costs[0] = 0;
-        for (uint32_t l = 0, n = 1; l < last; l++, n <<= bits)
-                for (uint32_t p = n; p-- > 0;) {
-                        const float *products = scratch->products + l * s->n_lanes, base = costs[p];
-
-                        for (uint32_t c = 0; c < 1u << bits; c++)
-                                costs[(p << bits) + c] = base + products[c];
-                }
-        cost = best_combination(s, scratch->products + last * s->n_lanes, costs, &prefix, &entry);
-        ret_codes[last] = (uint8_t)entry;
-        for (uint32_t l = last; l-- > 0; prefix >>= bits)
-                ret_codes[l] = (uint8_t)(prefix & ((1u << bits) - 1));
+        bits = ordered & 0x80000000u ? ordered ^ 0x80000000u : ~ordered;
+        memcpy(&cost, &bits, sizeof(cost));
         return cost;
 }
 
-/* The value that exactly `rank` others precede, by Hoare's selection; reorders `values`. */
-static float select_rank(float *values, size_t n, size_t rank) {
-        size_t low = 0, high = n - 1;
+/*
+ * The lowest keys seen so far, ascending. A candidate that costs `limit` or more is none of them.
+ * Where all candidates will be kept they stay as they come.
+ */
+struct selection {
+        uint64_t *keys;
+        size_t n, n_max;
+        bool all;
+        float limit;
+};
 
-        while (low < high) {
-                float pivot = values[low + (high - low) / 2];
-                size_t i = low, j = high;
+/* Few come this far: insertion into a short list beats anything that is cleverer later. */
+static void selection_insert(struct selection *selection, uint64_t key) {
+        size_t at = selection->n < selection->n_max ? selection->n++ : selection->n - 1;
 
-                for (;;) {
-                        while (values[i] < pivot)
-                                i++;
-                        while (values[j] > pivot)
-                                j--;
-                        if (i >= j)
-                                break;
-
-                        float other = values[i];
-                        values[i++] = values[j];
-                        values[j--] = other;
-                }
-                if (rank <= j)
-                        high = j;
-                else
-                        low = j + 1;
+        if (selection->all) {
+                selection->keys[at] = key;
+                return;
         }
-        return values[rank];
+        for (; at > 0 && selection->keys[at - 1] > key; at--)
+                selection->keys[at] = selection->keys[at - 1];
+        selection->keys[at] = key;
+        if (selection->n == selection->n_max)
+                selection->limit = key_cost(selection->keys[selection->n - 1]);
 }
 
-/* Keeps the `width` cheapest candidates, in index order. */
-static uint32_t keep_best(const struct rvq_search *s, struct rvq_scratch *scratch, uint32_t stage,
-                          uint32_t n_kept, int from) {
-        uint32_t n_entries = 1u << s->shape.codebook_bits, n_stages = s->shape.n_stages, n = 0;
-        size_t n_candidates = (size_t)n_kept * n_entries, n_ties = n_candidates;
-        float limit = FLT_MAX;
+static inline void selection_add(struct selection *selection, const lanes_f32 *lanes,
+                                 uint32_t index) {
+        const lanes_i32 below = (lanes_i32)(*lanes - selection->limit);
+        float costs[LANES];
 
-        if (n_candidates > s->width) {
-                for (uint32_t i = 0; i < n_kept; i++)
-                        memcpy(scratch->sorted + (size_t)i * n_entries,
-                               scratch->candidates + (size_t)i * s->n_lanes,
-                               n_entries * sizeof(float));
-                limit = select_rank(scratch->sorted, n_candidates, s->width - 1);
-                n_ties = s->width;
-                for (size_t i = 0; i < n_candidates; i++)
-                        n_ties -= scratch->sorted[i] < limit;
-        }
-        for (uint32_t i = 0; i < n_kept; i++)
-                for (uint32_t c = 0; c < n_entries; c++) {
-                        float cost = scratch->candidates[(size_t)i * s->n_lanes + c];
-                        uint8_t *codes = scratch->codes[!from] + (size_t)n * n_stages;
+        if (!any_negative(&below))
+                return;
+        memcpy(costs, lanes, sizeof(costs));
+        for (uint32_t e = 0; e < LANES; e++)
+                if (costs[e] < selection->limit)
+                        selection_insert(selection, candidate_key(costs[e], index + e));
+}
 
-                        if (cost > limit || (cost == limit && n_ties == 0))
+/* All continuations of every kept prefix by one more stage. */
+_simd_clones_ static void score_stage(const struct rvq_search *s, uint32_t stage,
+                                      const struct rvq_scratch *scratch, int from, uint32_t n_kept,
+                                      struct selection *selection) {
+        const float *products = scratch->products + (size_t)stage * s->n_lanes;
+        uint32_t bits = s->shape.codebook_bits, n_step = s->n_lanes % (4 * LANES) ? 1 : 4;
+
+        for (uint32_t i = 0; i < n_kept; i++) {
+                const uint8_t *codes = scratch->codes[from] + (size_t)i * s->shape.n_stages;
+                const float *rows[TABLE_STAGES_MAX];
+                float cost = scratch->costs[from][i];
+
+#pragma GCC unroll 1
+                for (uint32_t a = 0; a < stage; a++)
+                        rows[a] = cross_rows(s, a, stage) + (size_t)codes[a] * s->n_lanes;
+                for (uint32_t c = 0; c < s->n_lanes; c += n_step * LANES) {
+                        const lanes_f32 *base = (const lanes_f32 *)(products + c);
+                        lanes_f32 costs[4];
+
+                        if (n_step == 1) {
+                                costs[0] = base[0] + cost;
+                                for (uint32_t a = 0; a < stage; a++)
+                                        costs[0] += *(const lanes_f32 *)(rows[a] + c);
+                                selection_add(selection, &costs[0], (i << bits) + c);
                                 continue;
-                        n_ties -= cost == limit;
-                        memcpy(codes, scratch->codes[from] + (size_t)i * n_stages, stage);
-                        codes[stage] = (uint8_t)c;
-                        scratch->costs[!from][n++] = cost;
+                        }
+                        lanes_f32 c0 = base[0] + cost, c1 = base[1] + cost, c2 = base[2] + cost,
+                                  c3 = base[3] + cost;
+#pragma GCC unroll 1
+                        for (uint32_t a = 0; a < stage; a++) {
+                                const lanes_f32 *row = (const lanes_f32 *)(rows[a] + c);
+
+                                c0 += row[0];
+                                c1 += row[1];
+                                c2 += row[2];
+                                c3 += row[3];
+                        }
+                        lanes_f32 limit = (lanes_f32){ 0 } + selection->limit;
+                        lanes_i32 below = (lanes_i32)(c0 - limit) | (lanes_i32)(c1 - limit) |
+                                          (lanes_i32)(c2 - limit) | (lanes_i32)(c3 - limit);
+                        if (!any_negative(&below))
+                                continue;
+                        costs[0] = c0, costs[1] = c1, costs[2] = c2, costs[3] = c3;
+                        for (uint32_t v = 0; v < 4; v++)
+                                selection_add(selection, &costs[v], (i << bits) + c + v * LANES);
                 }
-        return n;
+        }
 }
 
-static float encode_beam(const struct rvq_search *s, struct rvq_scratch *scratch,
-                         uint8_t *ret_codes) {
-        uint32_t n_kept = 1, n_stages = s->shape.n_stages, best = 0;
-        int from = 0;
+/* Candidates become prefixes, the cheapest first: it sets a low limit for the next stage. */
+static uint32_t keep(const struct rvq_search *s, struct rvq_scratch *scratch, uint32_t stage,
+                     int from, const struct selection *selection) {
+        uint32_t bits = s->shape.codebook_bits, n_stages = s->shape.n_stages;
 
-        scratch->costs[from][0] = 0;
-        for (uint32_t l = 0; l < n_stages; l++, from = !from) {
-                score_stage(s, l, scratch->products + l * s->n_lanes, scratch->costs[from],
-                            scratch->codes[from], n_kept, scratch->candidates);
-                n_kept = keep_best(s, scratch, l, n_kept, from);
+        for (size_t i = 0; i < selection->n; i++) {
+                uint32_t index = (uint32_t)selection->keys[i];
+                uint8_t *codes = scratch->codes[!from] + i * n_stages;
+
+                memcpy(codes, scratch->codes[from] + (size_t)(index >> bits) * n_stages, stage);
+                codes[stage] = (uint8_t)(index & ((1u << bits) - 1));
+                scratch->costs[!from][i] = key_cost(selection->keys[i]);
         }
-        for (uint32_t i = 1; i < n_kept; i++)
-                if (scratch->costs[from][i] < scratch->costs[from][best])
-                        best = i;
-        memcpy(ret_codes, scratch->codes[from] + (size_t)best * n_stages, n_stages);
-        return scratch->costs[from][best];
+        return (uint32_t)selection->n;
 }
 
 float rvq_search_encode(const struct rvq_search *s, struct rvq_scratch *scratch,
-                        const float *values, uint8_t *ret_codes) {
-        float norm = 0, cost;
+                        const float *values, uint32_t n_stages, uint8_t *ret_codes) {
+        uint32_t n_kept = 1;
+        float norm = 0;
+        int from = 0;
 
         for (uint32_t d = 0; d < s->n_slots; d++)
                 norm += values[d] * values[d];
-        score_entries(s, values, scratch->products);
-        cost = s->prefixes ? encode_exhaustive(s, scratch, ret_codes)
-                           : encode_beam(s, scratch, ret_codes);
-        return MAX(norm + cost, 0.f);
+        score_entries(s, values, n_stages, scratch->products);
+        scratch->costs[from][0] = 0;
+        for (uint32_t l = 0; l < n_stages; l++, from = !from) {
+                struct selection selection = {
+                        .keys = scratch->keys,
+                        .n_max = l + 1 < n_stages ? s->width : 1,
+                        .all = (n_kept << s->shape.codebook_bits) <= s->width && l + 1 < n_stages,
+                        .limit = FLT_MAX / 8,
+                };
+
+                score_stage(s, l, scratch, from, n_kept, &selection);
+                n_kept = keep(s, scratch, l, from, &selection);
+        }
+        memcpy(ret_codes, scratch->codes[from], n_stages);
+        return n_stages ? MAX(norm + scratch->costs[from][0], 0.f) : norm;
 }
 
 void rvq_decode(const struct rvq_shape *shape, const float *codebooks, uint32_t n_slots,
-                const uint8_t *codes, float *ret_values) {
+                uint32_t n_stages, const uint8_t *codes, float *ret_values) {
+        size_t n_stage = (size_t)shape->subvector_dims << shape->codebook_bits;
+
         for (uint32_t d = 0; d < n_slots; d++) {
                 const float *entries = codebooks + ((size_t)d << shape->codebook_bits);
-                float value = entries[codes[0]];
+                float value = 0;
 
-                for (uint32_t l = 1; l < shape->n_stages; l++)
-                        value += entries[((size_t)l * shape->subvector_dims
-                                          << shape->codebook_bits) +
-                                         codes[l]];
+                for (uint32_t l = 0; l < n_stages; l++)
+                        value = l ? value + entries[l * n_stage + codes[l]] : entries[codes[0]];
                 ret_values[d] = value;
         }
 }

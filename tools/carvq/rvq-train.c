@@ -9,6 +9,8 @@
 #include "rvq.h"
 
 #include <float.h>
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "parallel.h"
@@ -22,9 +24,14 @@
 /* Passes end when the error falls by less than this share. */
 #define GAIN_MIN 1e-3
 
-/* LAPACK: solves A X = B for symmetric positive definite A. */
-void dposv_(const char *uplo, const int *n, const int *n_rhs, double *a, const int *lda, double *b,
-            const int *ldb, int *info);
+/* Rounds of coordinate descent after each coding: later passes go on from where these end. */
+#define SOLVE_SWEEPS 4u
+
+#if defined(__x86_64__)
+#define _simd_clones_ __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define _simd_clones_
+#endif
 
 /* ---- Seeding ---- */
 
@@ -100,19 +107,22 @@ static int code_block(void *userdata, size_t item, unsigned thread, struct fault
 
         (void)ret_fault;
         for (size_t i = item * BLOCK_SAMPLES; i < end; i++)
-                coding->errors[i] = rvq_search_encode(coding->search, &coding->scratch[thread],
-                                                      coding->samples->values + i * n_slots,
-                                                      coding->codes + i * n_stages);
+                coding->errors[i] = rvq_search_encode(
+                        coding->search, &coding->scratch[thread],
+                        coding->samples->values + i * n_slots,
+                        coding->samples->n_stages ? coding->samples->n_stages[i] : n_stages,
+                        coding->codes + i * n_stages);
         return 0;
 }
 
 static int code_samples(const struct rvq_shape *shape, const struct rvq_samples *samples,
-                        const float *codebooks, unsigned n_threads, uint8_t *codes, float *errors) {
+                        const float *codebooks, uint32_t width, unsigned n_threads, uint8_t *codes,
+                        float *errors) {
         _cleanup_(rvq_search_deinit) struct rvq_search search = { 0 };
         struct coding coding = { &search, samples, NULL, codes, errors };
         int r;
 
-        r = rvq_search_init(&search, shape, codebooks, samples->n_slots, 0);
+        r = rvq_search_init(&search, shape, codebooks, samples->n_slots, width);
         if (r < 0)
                 return r;
         coding.scratch = calloc(n_threads, sizeof(*coding.scratch));
@@ -128,59 +138,109 @@ static int code_samples(const struct rvq_shape *shape, const struct rvq_samples 
         return r;
 }
 
-/*
- * Sums for the normal equations of min |R - B D|: `counts` = B'B says how often two entries occur
- * together, `sums` = B'R collects the residuals of the samples that use an entry.
- */
-static void accumulate(const struct rvq_shape *shape, const struct rvq_samples *samples,
-                       const float *codebooks, const uint8_t *codes, double *counts, double *sums) {
-        uint32_t n_stages = shape->n_stages, n_slots = samples->n_slots;
-        size_t n = (size_t)n_stages << shape->codebook_bits;
-        float residual[TABLE_SUBVECTOR_DIMS_MAX];
-        size_t unknowns[TABLE_STAGES_MAX];
+/* ---- Least squares ---- */
 
-        for (size_t i = 0; i < samples->n; i++, codes += n_stages) {
-                rvq_decode(shape, codebooks, n_slots, codes, residual);
-                for (uint32_t d = 0; d < n_slots; d++)
-                        residual[d] = samples->values[i * n_slots + d] - residual[d];
+/* The normal equations of min |X - B D|, B saying which entries a sample uses. */
+struct normal_equations {
+        size_t n;        /* unknowns: entries of all stages */
+        uint32_t n_rhs;  /* slots */
+        double *counts;  /* [n][n] = B'B: how often two entries occur together */
+        double *sums;    /* [n][n_rhs] = B'X */
+        double *entries; /* [n][n_rhs] = D */
+};
+
+static void equations_deinit(struct normal_equations *e) {
+        free(e->counts);
+        free(e->sums);
+        free(e->entries);
+}
+
+static int equations_init(struct normal_equations *e, const struct rvq_shape *shape,
+                          uint32_t n_slots) {
+        e->n = (size_t)shape->n_stages << shape->codebook_bits;
+        e->n_rhs = n_slots;
+        e->counts = calloc(e->n * e->n, sizeof(double));
+        e->sums = calloc(e->n * n_slots, sizeof(double));
+        e->entries = malloc(e->n * n_slots * sizeof(double));
+        return e->counts && e->sums && e->entries ? 0 : -ENOMEM;
+}
+
+static void accumulate(struct normal_equations *e, const struct rvq_shape *shape,
+                       const struct rvq_samples *samples, const uint8_t *codes) {
+        for (size_t i = 0; i < samples->n; i++, codes += shape->n_stages) {
+                uint32_t n_stages = samples->n_stages ? samples->n_stages[i] : shape->n_stages;
+                const float *x = samples->values + i * e->n_rhs;
+                size_t unknowns[TABLE_STAGES_MAX];
+
                 for (uint32_t a = 0; a < n_stages; a++) {
                         unknowns[a] = ((size_t)a << shape->codebook_bits) + codes[a];
-                        for (uint32_t d = 0; d < n_slots; d++)
-                                sums[d * n + unknowns[a]] += residual[d];
-                        /* Column-major upper triangle: row <= column as stages ascend. */
-                        for (uint32_t b = 0; b <= a; b++)
-                                counts[unknowns[a] * n + unknowns[b]]++;
+                        for (uint32_t d = 0; d < e->n_rhs; d++)
+                                e->sums[unknowns[a] * e->n_rhs + d] += (double)x[d];
+                        e->counts[unknowns[a] * e->n + unknowns[a]]++;
+                        for (uint32_t b = 0; b < a; b++) {
+                                e->counts[unknowns[a] * e->n + unknowns[b]]++;
+                                e->counts[unknowns[b] * e->n + unknowns[a]]++;
+                        }
                 }
         }
 }
 
+/* Codebooks to unknowns, or back. */
+static void move_entries(const struct normal_equations *e, const struct rvq_shape *shape,
+                         float *codebooks, bool back) {
+        uint32_t bits = shape->codebook_bits, mask = (1u << bits) - 1;
+
+        for (size_t u = 0; u < e->n; u++)
+                for (uint32_t d = 0; d < e->n_rhs; d++) {
+                        size_t at = ((u >> bits) * shape->subvector_dims + d) << bits | (u & mask);
+
+                        if (back)
+                                codebooks[at] = (float)e->entries[u * e->n_rhs + d];
+                        else
+                                e->entries[u * e->n_rhs + d] = (double)codebooks[at];
+                }
+}
+
+/* The best value of one entry with all others held: entries of its own stage never meet it. */
+_simd_clones_ static void solve_entry(struct normal_equations *e, size_t u) {
+        const double *counts = e->counts + u * e->n;
+        uint32_t n_rhs = e->n_rhs;
+        double left[TABLE_SUBVECTOR_DIMS_MAX];
+
+        if (counts[u] == 0)
+                return; /* unused: stays as it is */
+        memcpy(left, e->sums + u * n_rhs, n_rhs * sizeof(double));
+        for (size_t v = 0; v < e->n; v++) {
+                const double *other = e->entries + v * n_rhs;
+
+                if (counts[v] == 0 || v == u)
+                        continue;
+                for (uint32_t d = 0; d < n_rhs; d++)
+                        left[d] -= counts[v] * other[d];
+        }
+        for (uint32_t d = 0; d < n_rhs; d++)
+                e->entries[u * n_rhs + d] = left[d] / counts[u];
+}
+
 /*
- * Moves every entry by the least-squares step. A constant may shift between stages at no cost, so
- * the system is singular; the small ridge picks the shortest step and leaves unused entries alone.
- * It pulls towards no change, hence the error cannot rise.
+ * Better codebooks of all stages for these codes, by Gauss and Seidel: each step is the exact
+ * optimum of its entries, so the error never rises, and the directions in which the system is
+ * singular (a constant may move from one stage to another) do no harm.
  */
 static int solve_joint(const struct rvq_shape *shape, const struct rvq_samples *samples,
                        const uint8_t *codes, float *codebooks) {
-        uint32_t n_entries = 1u << shape->codebook_bits, h = shape->subvector_dims;
-        int n = (int)(shape->n_stages * n_entries), n_rhs = (int)samples->n_slots, info;
-        _cleanup_(freep) double *counts = calloc((size_t)n * (size_t)n, sizeof(double));
-        _cleanup_(freep) double *sums = calloc((size_t)n * samples->n_slots, sizeof(double));
+        _cleanup_(equations_deinit) struct normal_equations e = { 0 };
+        uint32_t n_sweeps = shape->n_stages > 1 ? SOLVE_SWEEPS : 1;
+        int r = equations_init(&e, shape, samples->n_slots);
 
-        if (!counts || !sums)
-                return -ENOMEM;
-        accumulate(shape, samples, codebooks, codes, counts, sums);
-        for (int i = 0; i < n; i++)
-                counts[(size_t)i * (size_t)n + (size_t)i] += 1e-2;
-        dposv_("U", &n, &n_rhs, counts, &n, sums, &n, &info);
-        if (info != 0)
-                return 0; /* keep what there is: it is a valid codebook */
-        for (int d = 0; d < n_rhs; d++)
-                for (int i = 0; i < n; i++) {
-                        size_t stage = (size_t)i / n_entries, entry = (size_t)i % n_entries;
-
-                        codebooks[(stage * h + (size_t)d) * n_entries + entry] +=
-                                (float)sums[(size_t)d * (size_t)n + (size_t)i];
-                }
+        if (r < 0)
+                return r;
+        accumulate(&e, shape, samples, codes);
+        move_entries(&e, shape, codebooks, false);
+        for (uint32_t i = 0; i < n_sweeps; i++)
+                for (size_t u = 0; u < e.n; u++)
+                        solve_entry(&e, u);
+        move_entries(&e, shape, codebooks, true);
         return 0;
 }
 
@@ -207,15 +267,15 @@ static void reseed_unused(const struct rvq_shape *shape, const struct rvq_sample
         }
 }
 
-int rvq_pass(const struct rvq_shape *shape, const struct rvq_samples *samples, unsigned n_threads,
-             float *codebooks, uint8_t *codes, double *ret_error) {
+int rvq_pass(const struct rvq_shape *shape, const struct rvq_samples *samples, uint32_t width,
+             unsigned n_threads, float *codebooks, uint8_t *codes, double *ret_error) {
         _cleanup_(freep) float *errors = malloc(samples->n * sizeof(float));
         double sum = 0;
         int r;
 
         if (!errors)
                 return -ENOMEM;
-        r = code_samples(shape, samples, codebooks, n_threads, codes, errors);
+        r = code_samples(shape, samples, codebooks, width, n_threads, codes, errors);
         if (r < 0)
                 return r;
         for (size_t i = 0; i < samples->n; i++)
@@ -236,18 +296,46 @@ static void tell(const struct rvq_effort *effort, uint32_t n_passes) {
                 effort->passed(effort->userdata, n_passes);
 }
 
+/*
+ * Stochastic relaxation (SR-D of Martinez, Zakhmi, Hoos, Little: LSQ++, ECCV 2018): noise as wide
+ * as the stage's entries, cooled to none, shakes the codebooks out of poor optima.
+ */
+static void perturb(const struct rvq_shape *shape, float *codebooks, double temperature,
+                    struct rng *rng) {
+        size_t n_entries = (size_t)1 << shape->codebook_bits;
+
+        for (size_t row = 0; row < (size_t)shape->n_stages * shape->subvector_dims; row++) {
+                float *entries = codebooks + row * n_entries;
+                double sum = 0, squares = 0, deviation;
+
+                for (size_t i = 0; i < n_entries; i++) {
+                        sum += (double)entries[i];
+                        squares += (double)entries[i] * (double)entries[i];
+                }
+                deviation = sqrt(
+                        MAX(squares / (double)n_entries - pow(sum / (double)n_entries, 2), 0.));
+                for (size_t i = 0; i < n_entries; i++)
+                        entries[i] += (float)(temperature * deviation) * rng_normal(rng);
+        }
+}
+
 static int run_passes(const struct rvq_shape *shape, const struct rvq_samples *samples,
-                      const struct rvq_effort *effort, uint32_t n_passes, unsigned n_threads,
-                      float *codebooks, uint8_t *codes) {
+                      const struct rvq_effort *effort, uint32_t n_passes, float temperature,
+                      uint64_t seed, unsigned n_threads, float *codebooks, uint8_t *codes) {
+        struct rng rng = rng_stream(seed, 1);
         double error, last = DBL_MAX;
 
         for (uint32_t i = 0; i < n_passes; i++) {
-                int r = rvq_pass(shape, samples, n_threads, codebooks, codes, &error);
+                double heat = (double)temperature * sqrt(1 - (i + 1.) / n_passes);
+                int r = rvq_pass(shape, samples, effort->width, n_threads, codebooks, codes,
+                                 &error);
 
                 if (r < 0)
                         return r;
                 tell(effort, 1);
-                if (error >= last * (1 - GAIN_MIN)) {
+                if (heat > 0) {
+                        perturb(shape, codebooks, heat, &rng);
+                } else if (error >= last * (1 - GAIN_MIN)) {
                         tell(effort, n_passes - i - 1);
                         break;
                 }
@@ -261,7 +349,7 @@ static int train_greedy(const struct rvq_shape *shape, const struct rvq_samples 
                         float *residuals, const struct rvq_effort *effort, uint64_t seed,
                         unsigned n_threads, uint8_t *codes, float *codebooks) {
         struct rvq_shape stage = { 1, shape->codebook_bits, shape->subvector_dims };
-        struct rvq_samples left = { residuals, samples->n, samples->n_slots };
+        struct rvq_samples left = { residuals, samples->n, samples->n_slots, NULL };
 
         for (uint32_t l = 0; l < shape->n_stages; l++) {
                 float *codebook = codebooks + l * rvq_codebook_floats(&stage);
@@ -269,12 +357,12 @@ static int train_greedy(const struct rvq_shape *shape, const struct rvq_samples 
                 int r = rvq_seed(&stage, &left, rng_mix(seed + l), codebook);
 
                 if (r >= 0)
-                        r = run_passes(&stage, &left, effort, effort->lloyd_passes, n_threads,
-                                       codebook, codes);
+                        r = run_passes(&stage, &left, effort, effort->lloyd_passes, 0, seed,
+                                       n_threads, codebook, codes);
                 if (r < 0)
                         return r;
                 for (size_t i = 0; i < left.n; i++) {
-                        rvq_decode(&stage, codebook, left.n_slots, codes + i, values);
+                        rvq_decode(&stage, codebook, left.n_slots, 1, codes + i, values);
                         for (uint32_t d = 0; d < left.n_slots; d++)
                                 residuals[i * left.n_slots + d] -= values[d];
                 }
@@ -296,6 +384,6 @@ int rvq_train(const struct rvq_shape *shape, const struct rvq_samples *samples,
         r = train_greedy(shape, samples, residuals, effort, seed, n_threads, codes, ret_codebooks);
         if (r < 0)
                 return r;
-        return run_passes(shape, samples, effort, effort->joint_passes, n_threads, ret_codebooks,
-                          codes);
+        return run_passes(shape, samples, effort, effort->joint_passes, effort->temperature, seed,
+                          n_threads, ret_codebooks, codes);
 }

@@ -30,12 +30,15 @@ static int read_block(void *userdata, size_t item, unsigned thread, struct fault
         int r = 0;
 
         (void)thread;
+        for (size_t i = first; i < first + n; i++)
+                g->sample->indices[i] =
+                        g->sample->n_rows == g->n_rows ? g->row_first + i : sample_row(g, i);
         if (g->sample->n_rows == g->n_rows)
                 return source_read(g->source, g->row_first + first, n,
                                    g->sample->rows + first * g->n_dims, ret_fault);
         for (size_t i = first; r >= 0 && i < first + n; i++)
-                r = source_read(g->source, sample_row(g, i), 1, g->sample->rows + i * g->n_dims,
-                                ret_fault);
+                r = source_read(g->source, g->sample->indices[i], 1,
+                                g->sample->rows + i * g->n_dims, ret_fault);
         return r;
 }
 
@@ -49,9 +52,11 @@ int sample_read(struct source *source, uint64_t row_first, uint64_t n_rows, size
         int r;
 
         sample.rows = malloc(sample.n_rows * n_dims * sizeof(float));
-        r = sample.rows ? parallel_for(n_threads, div_round_up(sample.n_rows, BLOCK_ROWS),
-                                       read_block, &reading, ret_fault)
-                        : -ENOMEM;
+        sample.indices = malloc(sample.n_rows * sizeof(uint64_t));
+        r = sample.rows && sample.indices
+                    ? parallel_for(n_threads, div_round_up(sample.n_rows, BLOCK_ROWS), read_block,
+                                   &reading, ret_fault)
+                    : -ENOMEM;
         if (r < 0) {
                 sample_deinit(&sample);
                 return r;
@@ -62,5 +67,6 @@ int sample_read(struct source *source, uint64_t row_first, uint64_t n_rows, size
 
 void sample_deinit(struct sample *sample) {
         free(sample->rows);
+        free(sample->indices);
         *sample = (struct sample){ 0 };
 }

@@ -8,7 +8,8 @@
 #include "source.h"
 
 struct sample {
-        float *rows; /* [n_rows][n_dims] */
+        float *rows;       /* [n_rows][n_dims] */
+        uint64_t *indices; /* [n_rows]: ascending, in the table */
         size_t n_rows;
 };
 

@@ -86,6 +86,24 @@ source_check_fn safetensors_check;
 source_check_fn gguf_check;
 source_check_fn npy_check;
 
+/* An .npy file's header, before anyone asks whether the array is a table. */
+struct npy_header {
+        char descr[16];
+        bool fortran_order;
+        uint64_t axes[2]; /* the first two */
+        uint32_t n_axes;
+        uint64_t data_offset; /* at most the file's bytes */
+};
+
+#define NPY_HEADER_BYTES_MAX (65536u + 12) /* numpy itself refuses more than 10,000 */
+
+bool npy_probe(const uint8_t *head, size_t head_bytes);
+
+/* Arguments and errors as those of a checker. Whether the array fits the file is not looked at. */
+int npy_read_header(const void *bytes, size_t n_bytes, uint64_t file_bytes,
+                    struct npy_header *ret_header, uint64_t *ret_need_bytes,
+                    struct fault *ret_fault);
+
 /* ---- Formats ---- */
 
 struct source_file {

@@ -10,17 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAGIC            "\x93NUMPY"
-#define MAGIC_BYTES      6u
-#define HEADER_BYTES_MAX 65536u /* numpy itself refuses more than 10,000 */
-#define AXES_MAX         64u    /* numpy's limit */
-
-struct npy_header {
-        char descr[16];
-        bool fortran_order;
-        uint64_t axes[2]; /* the first two */
-        uint32_t n_axes;
-};
+#define MAGIC          "\x93NUMPY"
+#define MAGIC_BYTES    6u
+#define TEXT_BYTES_MAX (NPY_HEADER_BYTES_MAX - 12)
+#define AXES_MAX       64u /* numpy's limit */
 
 struct parser {
         const char *text;
@@ -127,7 +120,7 @@ static int parse_bool(struct parser *p, bool *ret_value) {
 static int parse_descr(struct parser *p, char ret_descr[16]) {
         if (accept(p, "["))
                 return fault_set(p->fault, -EOPNOTSUPP,
-                                 "descr: a structured dtype, expected '<f2', '<f4' or '<f8'");
+                                 "descr: a structured dtype, expected one such as '<f4'");
         return parse_string(p, "a dtype such as '<f4'", ret_descr);
 }
 
@@ -196,8 +189,8 @@ static int check_supported(const struct npy_header *h, struct fault *ret_fault) 
         return 0;
 }
 
-static int check_array(const struct npy_header *h, uint64_t data_offset, uint64_t file_bytes,
-                       struct tensor_list *list, struct fault *ret_fault) {
+static int check_array(const struct npy_header *h, uint64_t file_bytes, struct tensor_list *list,
+                       struct fault *ret_fault) {
         struct tensor *tensor;
         int r;
 
@@ -205,13 +198,13 @@ static int check_array(const struct npy_header *h, uint64_t data_offset, uint64_
                             ret_fault);
         if (r < 0)
                 return r;
-        if (tensor->n_bytes != file_bytes - data_offset)
+        if (tensor->n_bytes != file_bytes - h->data_offset)
                 return fault_set(ret_fault, -EBADMSG,
                                  "%" PRIu64 " bytes of data, expected %" PRIu64 " (%" PRIu64
                                  " x %" PRIu64 " x %s)",
-                                 file_bytes - data_offset, tensor->n_bytes, h->axes[0], h->axes[1],
-                                 tensor->dtype->name);
-        tensor->offset = data_offset;
+                                 file_bytes - h->data_offset, tensor->n_bytes, h->axes[0],
+                                 h->axes[1], tensor->dtype->name);
+        tensor->offset = h->data_offset;
         return 0;
 }
 
@@ -229,20 +222,19 @@ static int check_preamble(const uint8_t *bytes, uint64_t file_bytes, size_t *ret
                                  bytes[7]);
         text_offset = bytes[6] == 1 ? 10 : 12;
         memcpy(&text_bytes, bytes + 8, text_offset - 8);
-        if (text_bytes > HEADER_BYTES_MAX || !range_inside(text_offset, text_bytes, file_bytes))
+        if (text_bytes > TEXT_BYTES_MAX || !range_inside(text_offset, text_bytes, file_bytes))
                 return fault_set(ret_fault, -EBADMSG,
                                  "header length at byte 8: %" PRIu32 ", expected at most %" PRIu64,
                                  text_bytes,
-                                 MIN((uint64_t)HEADER_BYTES_MAX, file_bytes - text_offset));
+                                 MIN((uint64_t)TEXT_BYTES_MAX, file_bytes - text_offset));
         *ret_text_offset = text_offset;
         *ret_text_bytes = text_bytes;
         return 0;
 }
 
-int npy_check(const void *bytes, size_t n_bytes, uint64_t file_bytes, struct tensor_list *ret_list,
-              uint64_t *ret_need_bytes, struct fault *ret_fault) {
-        _cleanup_(tensor_list_deinit) struct tensor_list list = { 0 };
-        struct npy_header header;
+int npy_read_header(const void *bytes, size_t n_bytes, uint64_t file_bytes,
+                    struct npy_header *ret_header, uint64_t *ret_need_bytes,
+                    struct fault *ret_fault) {
         uint32_t text_bytes;
         size_t text_offset;
         int r;
@@ -268,13 +260,26 @@ int npy_check(const void *bytes, size_t n_bytes, uint64_t file_bytes, struct ten
                 .fault = ret_fault,
         };
 
-        r = parse_header(&parser, &header);
+        r = parse_header(&parser, ret_header);
+        if (r < 0)
+                return r;
+        ret_header->data_offset = text_offset + text_bytes;
+        return 0;
+}
+
+int npy_check(const void *bytes, size_t n_bytes, uint64_t file_bytes, struct tensor_list *ret_list,
+              uint64_t *ret_need_bytes, struct fault *ret_fault) {
+        _cleanup_(tensor_list_deinit) struct tensor_list list = { 0 };
+        struct npy_header header;
+        int r;
+
+        r = npy_read_header(bytes, n_bytes, file_bytes, &header, ret_need_bytes, ret_fault);
         if (r < 0)
                 return r;
         r = check_supported(&header, ret_fault);
         if (r < 0)
                 return r;
-        r = check_array(&header, text_offset + text_bytes, file_bytes, &list, ret_fault);
+        r = check_array(&header, file_bytes, &list, ret_fault);
         if (r < 0)
                 return r;
         *ret_list = list;
@@ -282,12 +287,12 @@ int npy_check(const void *bytes, size_t n_bytes, uint64_t file_bytes, struct ten
         return 0;
 }
 
-static bool npy_probe(const uint8_t *head, size_t head_bytes) {
+bool npy_probe(const uint8_t *head, size_t head_bytes) {
         return head_bytes >= MAGIC_BYTES && !memcmp(head, MAGIC, MAGIC_BYTES);
 }
 
 static int npy_open(struct source *source, struct fault *ret_fault) {
-        return source_scan(source, 0, npy_check, HEADER_BYTES_MAX + 12, &source->list, ret_fault);
+        return source_scan(source, 0, npy_check, NPY_HEADER_BYTES_MAX, &source->list, ret_fault);
 }
 
 const struct source_format source_format_npy = {

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A look at every row before bits are dealt out. Codes reach some five standard deviations; a row
+ * with a spike far beyond, such as the one that a language model keeps for the beginning of a text,
+ * would lose it, and no mean would show. Such rows are named here and stored as integers.
+ */
+#pragma once
+
+#include "adaptor.h"
+#include "progress.h"
+#include "sample.h"
+
+struct survey {
+        uint8_t *outliers; /* [n_rows]: 1 for an outlier; NULL: there are none */
+        uint64_t n_outliers;
+};
+
+/*
+ * `solver` may be NULL. More than one outlier in SURVEY_SHARE rows are none: then the values are
+ * like that, and codebooks learn it.
+ */
+#define SURVEY_SHARE 256u
+
+int survey_rows(struct source *source, const struct sample *sample,
+                const struct adaptor_solver *solver, unsigned n_threads, struct progress *progress,
+                struct survey *ret_survey, struct fault *ret_fault);
+void survey_deinit(struct survey *survey);

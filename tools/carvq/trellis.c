@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The search for a row's path, its packing, and its way back to values. Costs are sums of squares,
+ * so their bit patterns as integers have the same order: all selections are made on those, with
+ * arithmetic that every compiler turns into vectors.
+ */
+#include "trellis.h"
+
+#include <string.h>
+
+#define LANES 16u
+
+typedef float lanes_f32 __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int32_t lanes_i32 __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+#if defined(__x86_64__)
+#define _simd_clones_ __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define _simd_clones_
+#endif
+#define _always_inline_ inline __attribute__((always_inline))
+
+uint32_t trellis_n_subvectors(const struct trellis_shape *shape) {
+        return (uint32_t)div_round_up(shape->n_dims, shape->subvector_dims);
+}
+
+uint32_t trellis_n_groups(const struct trellis_shape *shape) {
+        return (uint32_t)div_round_up(trellis_n_subvectors(shape), shape->group_cols);
+}
+
+size_t trellis_group_floats(const struct trellis_shape *shape) {
+        return (size_t)shape->subvector_dims << shape->window_bits;
+}
+
+int trellis_scratch_init(struct trellis_scratch *scratch, const struct trellis_shape *shape,
+                         uint32_t code_bits_min) {
+        size_t n_states = (size_t)1 << shape->window_bits;
+        size_t n_sets = n_states >> code_bits_min;
+        struct trellis_scratch s = {
+                .costs = { aligned_alloc(64, MAX(n_states, LANES) * sizeof(float)),
+                           aligned_alloc(64, MAX(n_states, LANES) * sizeof(float)) },
+                .best = malloc(n_sets * sizeof(int32_t)),
+                .best_from = malloc(n_sets * sizeof(int32_t)),
+                .from = malloc(trellis_n_subvectors(shape) * n_sets * sizeof(uint16_t)),
+        };
+
+        if (!s.costs[0] || !s.costs[1] || !s.best || !s.best_from || !s.from) {
+                trellis_scratch_deinit(&s);
+                return -ENOMEM;
+        }
+        *scratch = s;
+        return 0;
+}
+
+void trellis_scratch_deinit(struct trellis_scratch *scratch) {
+        free(scratch->costs[0]);
+        free(scratch->costs[1]);
+        free(scratch->best);
+        free(scratch->best_from);
+        free(scratch->from);
+        *scratch = (struct trellis_scratch){ 0 };
+}
+
+/*
+ * States whose low S - k bits are u lead to the states u << k | code: of each such set only the
+ * cheapest member can be on the best path.
+ */
+_simd_clones_ static void reduce_states(const float *costs, uint32_t n_sets, uint32_t n_codes,
+                                        int32_t *ret_best, int32_t *ret_from) {
+        const int32_t *bits = (const int32_t *)(const void *)costs;
+
+        for (uint32_t u = 0; n_sets >= LANES && u < n_sets; u += LANES) {
+                lanes_i32 best = *(const lanes_i32 *)(bits + u), from = { 0 };
+
+                for (uint32_t q = 1; q < n_codes; q++) {
+                        lanes_i32 less = *(const lanes_i32 *)(bits + (size_t)q * n_sets + u) - best;
+                        lanes_i32 mask = less >> 31;
+
+                        best += less & mask;
+                        from = (from & ~mask) | (mask & (int32_t)q);
+                }
+                *(lanes_i32 *)(ret_best + u) = best;
+                *(lanes_i32 *)(ret_from + u) = from;
+        }
+        for (uint32_t u = 0; n_sets < LANES && u < n_sets; u++) {
+                ret_best[u] = bits[u];
+                ret_from[u] = 0;
+                for (uint32_t q = 1; q < n_codes; q++)
+                        if (bits[(size_t)q * n_sets + u] < ret_best[u]) {
+                                ret_best[u] = bits[(size_t)q * n_sets + u];
+                                ret_from[u] = (int32_t)q;
+                        }
+        }
+}
+
+/* The cheapest ways into sixteen neighbouring states. */
+static _always_inline_ void spread(const int32_t *best, uint32_t state, uint32_t code_bits,
+                                   lanes_f32 *ret_costs) {
+        lanes_i32 costs = { 0 };
+
+        if (code_bits >= 4)
+                costs += best[state >> code_bits];
+        else
+                for (uint32_t e = 0; e < LANES; e++)
+                        costs[e] = best[(state + e) >> code_bits];
+        *ret_costs = (lanes_f32)costs;
+}
+
+/* costs[s] = best way into s + what its centroid costs. Absent slots have weight 0. */
+static _always_inline_ void enter_states(const float *centroids, uint32_t window_bits,
+                                         uint32_t n_slots, const float *values,
+                                         const float *weights, const int32_t *best,
+                                         uint32_t code_bits, float *ret_costs) {
+        uint32_t n_states = 1u << window_bits;
+
+        for (uint32_t s = 0; s < n_states; s += LANES) {
+                lanes_f32 costs = { 0 };
+
+                if (best)
+                        spread(best, s, code_bits, &costs);
+                for (uint32_t d = 0; d < n_slots; d++) {
+                        lanes_f32 off =
+                                *(const lanes_f32 *)(centroids + ((size_t)d << window_bits) + s) -
+                                values[d];
+
+                        costs += weights ? off * off * weights[d] : off * off;
+                }
+                *(lanes_f32 *)(ret_costs + s) = costs;
+        }
+}
+
+_simd_clones_ static void enter(const float *centroids, uint32_t window_bits, uint32_t n_slots,
+                                const float *values, const float *weights, const int32_t *best,
+                                uint32_t code_bits, float *ret_costs) {
+        if (n_slots == 4 && weights)
+                enter_states(centroids, window_bits, 4, values, weights, best, code_bits,
+                             ret_costs);
+        else if (n_slots == 4)
+                enter_states(centroids, window_bits, 4, values, NULL, best, code_bits, ret_costs);
+        else if (n_slots == 2 && weights)
+                enter_states(centroids, window_bits, 2, values, weights, best, code_bits,
+                             ret_costs);
+        else if (n_slots == 2)
+                enter_states(centroids, window_bits, 2, values, NULL, best, code_bits, ret_costs);
+        else
+                enter_states(centroids, window_bits, n_slots, values, weights, best, code_bits,
+                             ret_costs);
+}
+
+static uint32_t cheapest(const float *costs, uint32_t n) {
+        uint32_t best = 0;
+
+        for (uint32_t s = 1; s < n; s++)
+                if (costs[s] < costs[best])
+                        best = s;
+        return best;
+}
+
+void trellis_encode(const struct trellis_shape *shape, const float *centroids,
+                    struct trellis_scratch *scratch, const float *values, const float *weights,
+                    uint32_t code_bits, uint16_t *ret_states) {
+        uint32_t n_subvectors = trellis_n_subvectors(shape), h = shape->subvector_dims;
+        uint32_t kept_bits = shape->window_bits - code_bits, n_sets = 1u << kept_bits, state;
+        int now = 0;
+
+        for (uint32_t j = 0; j < n_subvectors; j++, now = !now) {
+                uint16_t *from = scratch->from + (size_t)j * n_sets;
+
+                if (j > 0) {
+                        reduce_states(scratch->costs[!now], n_sets, 1u << code_bits, scratch->best,
+                                      scratch->best_from);
+                        for (uint32_t u = 0; u < n_sets; u++)
+                                from[u] = (uint16_t)scratch->best_from[u];
+                }
+                enter(centroids + j / shape->group_cols * trellis_group_floats(shape),
+                      shape->window_bits, MIN(h, shape->n_dims - j * h), values + (size_t)j * h,
+                      weights ? weights + (size_t)j * h : NULL, j > 0 ? scratch->best : NULL,
+                      code_bits, scratch->costs[now]);
+        }
+        state = cheapest(scratch->costs[!now], 1u << shape->window_bits);
+        for (uint32_t j = n_subvectors; j-- > 0;) {
+                uint32_t set = state >> code_bits;
+
+                ret_states[j] = (uint16_t)state;
+                state = (uint32_t)scratch->from[(size_t)j * n_sets + set] << kept_bits | set;
+        }
+}
+
+void trellis_decode(const struct trellis_shape *shape, const float *centroids,
+                    const uint16_t *states, float *ret_values) {
+        for (uint32_t i = 0; i < shape->n_dims; i++) {
+                uint32_t j = i / shape->subvector_dims, d = i % shape->subvector_dims;
+                const float *group =
+                        centroids + j / shape->group_cols * trellis_group_floats(shape);
+
+                ret_values[i] = group[((size_t)d << shape->window_bits) + states[j]];
+        }
+}
+
+/* ---- The file's order ---- */
+
+uint32_t trellis_entry(uint32_t state, uint32_t window_bits) {
+        uint32_t entry = 0;
+
+        for (uint32_t i = 0; i < window_bits; i++)
+                entry |= (state >> i & 1) << (window_bits - 1 - i);
+        return entry;
+}
+
+void trellis_pack(const uint16_t *states, uint32_t n_subvectors, uint32_t window_bits,
+                  uint32_t code_bits, uint8_t *ret_bytes) {
+        size_t n_bits = window_bits - code_bits + (size_t)n_subvectors * code_bits, at = 0;
+
+        memset(ret_bytes, 0, div_round_up(n_bits, 8));
+        for (uint32_t j = 0; j < n_subvectors; j++)
+                for (uint32_t i = j ? code_bits : window_bits; i-- > 0; at++)
+                        ret_bytes[at / 8] |= (uint8_t)((states[j] >> i & 1) << at % 8);
+}
