@@ -225,9 +225,15 @@ static int decide_affine(struct decision *d, struct table_header *h, struct faul
         if (r < 0)
                 return r;
         set_adaptor(h, &d->plan->adaptor);
-        snprintf(d->plan->note, sizeof(d->plan->note),
-                 "means and %d component%s of 8 bits a row: %.4f of the energy is left", n_latents,
-                 n_latents == 1 ? "" : "s", spectrum.energy[n_latents] / spectrum.energy_raw);
+        if (n_latents == 0)
+                snprintf(d->plan->note, sizeof(d->plan->note),
+                         "means: they leave %.4f of the energy",
+                         spectrum.energy[0] / spectrum.energy_raw);
+        else
+                snprintf(d->plan->note, sizeof(d->plan->note),
+                         "means and %d component%s of 8 bits a row: they leave %.4f of the energy",
+                         n_latents, n_latents == 1 ? "" : "s",
+                         spectrum.energy[n_latents] / spectrum.energy_raw);
         return 0;
 }
 
