@@ -407,7 +407,7 @@ static void test_tables(void **state) {
 
 /* The answer to an open that timed out comes later, and the table is handed back. */
 static void test_late_table(void **state) {
-        struct carvq_connect_options o = { .size = sizeof(o), .timeout_ns = SECOND / 20 };
+        struct carvq_connect_options o = { .size = sizeof(o), .timeout_ns = SECOND / 2 };
         struct fake_daemon fake;
         carvq_client *client;
         carvq_table *table;
