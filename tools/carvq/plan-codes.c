@@ -136,8 +136,8 @@ static void make_levels(const struct table_header *header, bool counts, struct l
 #define WEIGHT_ROWS 4096u
 
 /* Uses of rows [first, first + n), at most WEIGHT_ROWS; all alike where nobody knows. */
-static int read_counts(const struct plan_request *request, uint64_t first, size_t n,
-                       float *ret_weights, struct fault *ret_fault) {
+static int read_weights(const struct plan_request *request, uint64_t first, size_t n,
+                        float *ret_weights, struct fault *ret_fault) {
         if (request->counts)
                 return counts_read(request->counts, first, n, ret_weights, ret_fault);
         for (size_t i = 0; i < n; i++)
@@ -145,68 +145,54 @@ static int read_counts(const struct plan_request *request, uint64_t first, size_
         return 0;
 }
 
-/* The same with outliers before all others. */
-static int read_weights(const struct plan_request *request, const struct survey *survey,
-                        uint64_t first, size_t n, float *ret_weights, struct fault *ret_fault) {
-        int r = read_counts(request, first, n, ret_weights, ret_fault);
-
-        for (size_t i = 0; r >= 0 && survey->outliers && i < n; i++)
-                if (survey->outliers[first + i])
-                        ret_weights[i] = FLT_MAX;
-        return r;
+static bool is_outlier(const struct survey *survey, uint64_t row) {
+        return survey->outliers && survey->outliers[row];
 }
 
+/* Of the rows that bits are allocated to: all but outliers. */
 static int weigh_rows(const struct plan_request *request, const struct survey *survey,
                       struct tier_histogram *histogram, struct fault *ret_fault) {
         uint64_t n_rows = request->header.n_rows;
         float weights[WEIGHT_ROWS];
 
         for (uint64_t i = 0; i < n_rows; i += WEIGHT_ROWS) {
-                size_t n = (size_t)MIN(n_rows - i, WEIGHT_ROWS);
-                int r = read_weights(request, survey, i, n, weights, ret_fault);
+                size_t n = (size_t)MIN(n_rows - i, WEIGHT_ROWS), n_kept = 0;
+                int r = read_weights(request, i, n, weights, ret_fault);
 
-                if (r < 0)
-                        return r;
-                tier_histogram_add(histogram, weights, n);
-        }
-        return 0;
-}
-
-int plan_deal(const struct plan_request *request, const struct plan *plan, uint8_t *ret_tiers,
-              struct fault *ret_fault) {
-        _cleanup_(freep) struct tier_histogram *histogram = calloc(1, sizeof(*histogram));
-        _cleanup_(freep) struct tier_assigner *assigner = malloc(sizeof(*assigner));
-        uint64_t n_rows = request->header.n_rows;
-        float weights[WEIGHT_ROWS];
-        int r;
-
-        if (!histogram || !assigner)
-                return -ENOMEM;
-        r = weigh_rows(request, &plan->survey, histogram, ret_fault);
-        if (r < 0)
-                return r;
-        tier_assigner_init(assigner, histogram, &plan->tiers);
-        for (uint64_t i = 0; i < n_rows; i += WEIGHT_ROWS) {
-                size_t n = (size_t)MIN(n_rows - i, WEIGHT_ROWS);
-
-                r = read_weights(request, &plan->survey, i, n, weights, ret_fault);
                 if (r < 0)
                         return r;
                 for (size_t j = 0; j < n; j++)
-                        ret_tiers[i + j] = tier_assign(assigner, weights[j]);
+                        if (!is_outlier(survey, i + j))
+                                weights[n_kept++] = weights[j];
+                tier_histogram_add(histogram, weights, n_kept);
         }
         return 0;
 }
 
-/* Takes the outliers out of a histogram again: they are not to be allocated anything. */
-static void remove_outliers(struct tier_histogram *histogram, uint64_t n_outliers) {
-        for (size_t bin = TIER_BINS; n_outliers > 0 && bin-- > 0;) {
-                if (histogram->n[bin] == 0)
-                        continue;
-                histogram->n[bin] -= n_outliers;
-                histogram->weight[bin] = 0;
-                return;
+/* Before all other rows. */
+static const float outlier_weight = FLT_MAX;
+
+int plan_deal(const struct plan_request *request, const struct plan *plan, uint8_t *ret_tiers,
+              struct fault *ret_fault) {
+        _cleanup_(freep) struct tier_assigner *assigner = malloc(sizeof(*assigner));
+        uint64_t n_rows = request->header.n_rows;
+        float weights[WEIGHT_ROWS];
+
+        if (!assigner)
+                return -ENOMEM;
+        tier_assigner_init(assigner, plan->histogram, &plan->tiers);
+        for (uint64_t i = 0; i < n_rows; i += WEIGHT_ROWS) {
+                size_t n = (size_t)MIN(n_rows - i, WEIGHT_ROWS);
+                int r = read_weights(request, i, n, weights, ret_fault);
+
+                if (r < 0)
+                        return r;
+                for (size_t j = 0; j < n; j++)
+                        ret_tiers[i + j] = tier_assign(assigner, is_outlier(&plan->survey, i + j)
+                                                                         ? outlier_weight
+                                                                         : weights[j]);
         }
+        return 0;
 }
 
 /* Codes of fewer bits are smaller, like everything that is the mean of what it stands for. */
@@ -307,38 +293,37 @@ static void spend_anyway(const struct plan_request *request, struct table_header
         h->col_scale = plan_wants_columns(request, h);
 }
 
-int plan_decide_codes(const struct plan_request *request, const struct survey *survey,
-                      struct table_header *h, struct tier_allocation *ret_tiers,
+int plan_decide_codes(const struct plan_request *request, struct plan *plan,
                       struct fault *ret_fault) {
-        _cleanup_(freep) struct tier_histogram *histogram = calloc(1, sizeof(*histogram));
         struct spending best = { .r = -ENOSPC, .bits_min = INFINITY };
+        uint64_t n_outliers = plan->survey.n_outliers;
         int r;
 
-        if (!histogram)
-                return -ENOMEM;
-        if (!request->bits_given && is_small(request, *h)) {
-                spend_anyway(request, h);
+        if (!request->bits_given && is_small(request, plan->header)) {
+                spend_anyway(request, &plan->header);
                 return 0;
         }
-        r = weigh_rows(request, survey, histogram, ret_fault);
-        if (r >= 0)
-                remove_outliers(histogram, survey->n_outliers);
+        plan->histogram = calloc(1, sizeof(*plan->histogram));
+        r = plan->histogram ? weigh_rows(request, &plan->survey, plan->histogram, ret_fault)
+                            : -ENOMEM;
         /* Sub-vectors half as wide take twice the look-ups, which have to be worth something. */
         for (uint32_t dims = 4; r >= 0 && dims > 0; dims /= 2) {
-                struct spending s = { .header = *h };
+                struct spending s = { .header = plan->header };
 
-                r = spend(request, histogram, survey->n_outliers, dims, &s);
+                r = spend(request, plan->histogram, n_outliers, dims, &s);
                 if (s.r >= 0 && (best.r < 0 || s.tiers.error * NARROWER_GAIN < best.tiers.error))
                         best = s;
                 best.bits_min = MIN(best.bits_min, s.bits_min);
         }
         if (r < 0)
                 return r;
-        if (best.r >= 0) {
-                *h = best.header;
-                *ret_tiers = best.tiers;
-                return 0;
-        }
-        return fault_set(ret_fault, -ENOSPC, "--bits %g: a table of this shape takes at least %.2f",
-                         request->bits, best.bits_min + 0.005);
+        if (best.r < 0)
+                return fault_set(ret_fault, -ENOSPC,
+                                 "--bits %g: a table of this shape takes at least %.2f",
+                                 request->bits, best.bits_min + 0.005);
+        plan->header = best.header;
+        plan->tiers = best.tiers;
+        for (uint64_t i = 0; i < n_outliers; i++)
+                tier_histogram_add(plan->histogram, &outlier_weight, 1);
+        return 0;
 }

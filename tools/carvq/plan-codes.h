@@ -33,9 +33,8 @@ void plan_set_codes(struct table_header *header, uint32_t subvector_dims, uint32
 bool plan_wants_columns(const struct plan_request *request, const struct table_header *header);
 
 /*
- * Codes and tiers for `header`, which has adaptor and row scale. -ENOSPC: the request's bits are
- * too few.
+ * Codes and tiers for the plan's header, which has adaptor and row scale, and for its survey.
+ * -ENOSPC: the request's bits are too few.
  */
-int plan_decide_codes(const struct plan_request *request, const struct survey *survey,
-                      struct table_header *header, struct tier_allocation *ret_tiers,
+int plan_decide_codes(const struct plan_request *request, struct plan *plan,
                       struct fault *ret_fault);

@@ -149,7 +149,7 @@ struct decision {
         const struct sample *sample;
         struct trial trial;
         struct plan *plan;
-        double error; /* of the last trial that won */
+        double error; /* of the row scale that won last */
 };
 
 static void decision_deinit(struct decision *d) {
@@ -190,13 +190,12 @@ static void set_adaptor(struct table_header *h, const struct adaptor *a) {
  * Means, and as many components as are worth their latents: no trial can tell such differences, the
  * spectrum does.
  */
-static int decide_affine(struct decision *d, struct table_header *h, struct fault *ret_fault) {
+static int decide_affine(struct decision *d, struct table_header *h) {
         _cleanup_(adaptor_spectrum_deinit) struct adaptor_spectrum spectrum = { 0 };
         const struct plan_request *request = d->request;
         double best, n = h->n_dims, weights = 16. / (double)h->n_rows;
         int n_latents = -1, r;
 
-        (void)ret_fault;
         r = adaptor_spectrum_fit(d->sample->rows, d->sample->n_rows, h->n_dims,
                                  plan_presets[request->preset].n_components,
                                  rng_mix(request->seed + PLAN_STREAM_ADAPTOR), request->n_threads,
@@ -290,8 +289,6 @@ static int decide_mlp(struct decision *d, struct table_header *h, struct fault *
                  bits_per_parameter(&with), error, plain);
         if (pays || request->adaptor_force)
                 *h = with;
-        else
-                d->error = plain;
         return 0;
 }
 
@@ -340,7 +337,7 @@ static int decide(struct decision *d, struct table_header *h, struct progress *p
                 return decide_blindly(request, d->plan, h, ret_fault);
         progress_begin(progress, "plan", "trials", count_trials(request));
         if (request->adaptor == PLAN_AUTO)
-                r = decide_affine(d, h, ret_fault);
+                r = decide_affine(d, h);
         if (r >= 0)
                 r = trial_init(&d->trial, request, d->sample, progress);
         if (r >= 0)
@@ -385,16 +382,15 @@ int plan_make(const struct plan_request *request, const struct sample *sample,
                 r = survey_rows(request->source, sample, plan_solver(ret_plan), request->n_threads,
                                 progress, &ret_plan->survey, ret_fault);
         }
-        if (r >= 0) {
-                r = plan_decide_codes(request, &ret_plan->survey, &ret_plan->header,
-                                      &ret_plan->tiers, ret_fault);
-        }
+        if (r >= 0)
+                r = plan_decide_codes(request, ret_plan, ret_fault);
         if (r < 0)
                 plan_deinit(ret_plan);
         return r;
 }
 
 void plan_deinit(struct plan *plan) {
+        free(plan->histogram);
         survey_deinit(&plan->survey);
         adaptor_solver_deinit(&plan->solver);
         adaptor_deinit(&plan->adaptor);

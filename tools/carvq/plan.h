@@ -48,9 +48,10 @@ struct plan {
         struct adaptor adaptor;
         struct adaptor_solver solver;
         struct survey survey;
-        struct tier_allocation tiers; /* where the header has more than one */
-        struct coder_effort effort;   /* for the final training */
-        char note[256];               /* on the adaptor, for the user */
+        struct tier_histogram *histogram; /* of all rows; NULL: there is one tier */
+        struct tier_allocation tiers;     /* where the header has more than one */
+        struct coder_effort effort;       /* for the final training */
+        char note[256];                   /* on the adaptor, for the user */
 };
 
 int plan_make(const struct plan_request *request, const struct sample *sample,

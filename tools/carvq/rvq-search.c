@@ -13,17 +13,7 @@
 #include <float.h>
 #include <string.h>
 
-#define LANES 16u
-
-/* Lowered to whatever the target has: lanes are independent, so the results are the same bits. */
-typedef float lanes_f32 __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef int32_t lanes_i32 __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-#if defined(__x86_64__)
-#define _simd_clones_ __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define _simd_clones_
-#endif
+#include "lanes.h"
 
 /* ---- Tables ---- */
 

@@ -10,9 +10,9 @@
 
 #include <float.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "lanes.h"
 #include "parallel.h"
 #include "rng.h"
 
@@ -26,12 +26,6 @@
 
 /* Rounds of coordinate descent after each coding: later passes go on from where these end. */
 #define SOLVE_SWEEPS 4u
-
-#if defined(__x86_64__)
-#define _simd_clones_ __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define _simd_clones_
-#endif
 
 /* ---- Seeding ---- */
 

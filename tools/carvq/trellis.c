@@ -8,16 +8,8 @@
 
 #include <string.h>
 
-#define LANES 16u
+#include "lanes.h"
 
-typedef float lanes_f32 __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef int32_t lanes_i32 __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-#if defined(__x86_64__)
-#define _simd_clones_ __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define _simd_clones_
-#endif
 #define _always_inline_ inline __attribute__((always_inline))
 
 uint32_t trellis_n_subvectors(const struct trellis_shape *shape) {
