@@ -44,6 +44,22 @@ check "a tiny table packs without --bits" pack tiny.npy -o x.carvq
 refuses "a tiny table within 1.5 bits" 3 'tiny.npy: --bits 1.5: a table of this shape takes at least [0-9.]+$' \
         pack tiny.npy -o x.carvq --bits 1.5
 
+# ---- A row that codes do not reach ----
+
+python3 - <<'PY'
+data = bytearray(open("table.npy", "rb").read())
+rows = len(data) - 3000 * 100 * 4
+import struct
+struct.pack_into("<f", data, rows + (2 * 100 + 7) * 4, 45.0)
+open("spike.npy", "wb").write(data)
+PY
+check "one row of one large value packs" pack spike.npy -o spike.carvq
+check "it alone is of integers" json <("$carvq" info spike.carvq --json) \
+        "[t['n_rows'] for t in o['parameters']['tiers'] if t['of'] == 'int8'] == [1]"
+check "the bits are kept" json <("$carvq" info spike.carvq --json) "o['bits_per_param'] <= 1.6"
+"$carvq" eval spike.carvq spike.npy --json --quiet >e.json
+check "and no row is lost" json e.json "o['cosine_min'] > 0.8 and o['max_abs_err'] < 6"
+
 # ---- Counts ----
 
 python3 - <<'PY'
