@@ -320,41 +320,68 @@ static void test_long_npy(void **state) {
 
 /* ---- What counts are worth ---- */
 
-static void test_unseen(void **state) {
-        static char text[200 * 12];
+/* Counts of `n` rows: `n_once` of 1, one of `large` if that is not 0, the others 0. */
+static void write_counts(int n, int n_once, int large) {
+        static char text[5000 * 8];
+        size_t at = 0;
 
+        for (int i = 0; i < n; i++)
+                at += (size_t)sprintf(text + at, "%d\n",
+                                      i < n_once                 ? 1
+                                      : i == n_once && large > 0 ? large
+                                                                 : 0);
+        write_text(text);
+}
+
+static void expect_share(int n, int row, double share) {
+        _cleanup_(counts_freep) struct counts *counts = open_good((uint64_t)n);
+        float weight;
+
+        assert_int_equal(counts_read(counts, (uint64_t)row, 1, &weight, NULL), 0);
+        if (fabs((double)weight / share - 1) > 1e-6)
+                fail_msg("row %d of %d: %g, expected %g", row, n, (double)weight, share);
+}
+
+static void test_unseen(void **state) {
         (void)state;
-        /* Two rows seen once: four unseen ones are expected twice in all. */
-        write_text("10\n1\n1\n0\n0\n0\n0\n");
-        EXPECT_WEIGHTS(10.5f, 1.5f, 1.5f, .5f, .5f, .5f, .5f);
-        /* The same in another unit. */
-        write_text("5\n.5\n.5\n0\n0\n0\n0\n");
-        EXPECT_WEIGHTS(5.25f, .75f, .75f, .25f, .25f, .25f, .25f);
+        /* 10 of 1000 rows seen once: 40 uses of 990 rows. */
+        write_counts(1000, 10, 0);
+        expect_share(1000, 999, 40. / 990);
+        expect_share(1000, 9, 1);
         /* Not more than a row that was seen once. */
-        write_text("1\n1\n1\n0\n");
-        EXPECT_WEIGHTS(2, 2, 2, 1);
+        write_text("10\n1\n1\n0\n0\n");
+        EXPECT_WEIGHTS(10, 1, 1, 1, 1);
+        /* In another unit. */
+        write_text("5\n.5\n.5\n0\n0\n");
+        EXPECT_WEIGHTS(5, .5f, .5f, .5f, .5f);
         write_text("4\n4\n8\n0\n");
-        EXPECT_WEIGHTS(8, 8, 12, 4);
+        EXPECT_WEIGHTS(4, 4, 8, 4);
         /* All were seen, or none. */
         write_text("4\n1\n");
         EXPECT_WEIGHTS(4, 1);
         write_text("0\n-0\n0\n");
         EXPECT_WEIGHTS(1, 1, 1);
-        /* The floor: one row seen once, but a thousandth of 64,000 for 128 unseen ones. */
-        strcpy(text, "63999\n1\n");
-        for (int i = 0; i < 128; i++)
-                strcat(text, "0\n");
-        write_text(text);
-        {
-                _cleanup_(counts_freep) struct counts *counts = open_good(130);
-                float weights[130];
-
-                assert_int_equal(counts_read(counts, 0, 130, weights, NULL), 0);
-                assert_true(weights[0] == 63999.5f && weights[1] == 1.5f && weights[129] == .5f);
-        }
+        /* The floor: one row seen once, but a thousandth of 64,000 for 998 unseen ones. */
+        write_counts(1000, 1, 63999);
+        expect_share(1000, 999, 64. / 998);
         /* The largest sums there can be are floats still. */
         write_text("1e38\n0\n");
-        EXPECT_WEIGHTS(2e38f, 1e38f);
+        EXPECT_WEIGHTS(1e38f, 1e38f);
+}
+
+/* Beside rows seen once an unseen row is the likelier one: 20 in the first of four blocks. */
+static void test_unseen_nearby(void **state) {
+        double once = 20. / 4076, mean = 80. / 4076;
+
+        (void)state;
+        write_counts(4096, 20, 0);
+        expect_share(4096, 1023, mean * 21 / (1004 + 1 / once) / once);
+        expect_share(4096, 1024, mean * 1 / (1024 + 1 / once) / once);
+        expect_share(4096, 4095, mean * 1 / (1024 + 1 / once) / once);
+        /* None was seen in any block, the last of which is small. */
+        write_counts(2050, 0, 0);
+        expect_share(2050, 0, 1);
+        expect_share(2050, 2049, 1);
 }
 
 static void test_rank(void **state) {
@@ -428,12 +455,12 @@ static void test_damaged(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_text),      cmocka_unit_test(test_bad_text),
-                cmocka_unit_test(test_long_text), cmocka_unit_test(test_text_window),
-                cmocka_unit_test(test_npy),       cmocka_unit_test(test_bad_npy),
-                cmocka_unit_test(test_long_npy),  cmocka_unit_test(test_unseen),
-                cmocka_unit_test(test_rank),      cmocka_unit_test(test_no_file),
-                cmocka_unit_test(test_damaged),
+                cmocka_unit_test(test_text),          cmocka_unit_test(test_bad_text),
+                cmocka_unit_test(test_long_text),     cmocka_unit_test(test_text_window),
+                cmocka_unit_test(test_npy),           cmocka_unit_test(test_bad_npy),
+                cmocka_unit_test(test_long_npy),      cmocka_unit_test(test_unseen),
+                cmocka_unit_test(test_unseen_nearby), cmocka_unit_test(test_rank),
+                cmocka_unit_test(test_no_file),       cmocka_unit_test(test_damaged),
         };
         int fd, r;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counts from a file or from rank, and what they are worth. A pass over the file at opening finds
- * the total and the share of rows that were never seen.
+ * Counts from a file or from rank, and what they are worth. A pass over the file at opening checks
+ * all of it and estimates what rows that were never seen are worth.
  */
 #include "counts.h"
 
@@ -9,24 +9,16 @@
 #include <string.h>
 
 #include "counts-text.h"
+#include "counts-unseen.h"
 
-#define BLOCK_ROWS  8192u
-#define UNSEEN_MASS 0.001 /* at least, of the total */
+#define BLOCK_ROWS 8192u
 
 struct counts {
         uint64_t n_rows;
-        double share;          /* added to each row's count */
+        struct unseen unseen;
         struct source *source; /* NULL: by rank */
         bool is_text;
         struct counts_text text;
-};
-
-/* What a pass over all counts finds. */
-struct summary {
-        double total;
-        uint64_t n_unseen; /* rows of count 0 */
-        double least;      /* of the counts above 0 */
-        uint64_t n_least;  /* rows of that count */
 };
 
 /* ---- .npy ---- */
@@ -169,41 +161,6 @@ static int check_text_end(struct counts *counts, struct fault *ret_fault) {
 
 /* ---- Weights ---- */
 
-static void summarize(struct summary *s, const float *counts, size_t n_counts) {
-        for (size_t i = 0; i < n_counts; i++) {
-                double count = (double)counts[i];
-
-                s->total += count;
-                if (count == 0) {
-                        s->n_unseen++;
-                } else if (!s->n_least || count < s->least) {
-                        s->least = count;
-                        s->n_least = 1;
-                } else if (count == s->least) {
-                        s->n_least++;
-                }
-        }
-}
-
-/*
- * A row that was never seen will be. Good and Turing's estimate (I. J. Good, Biometrika 1953) of
- * how often, all such rows together, in a text as long as the one counted: as often as there are
- * rows seen once. Divided among them that is a share of a count for each. It is not less than makes
- * UNSEEN_MASS of them all, since the text to come is never quite like the one counted, and not more
- * than the least count, since a row that was seen is the likelier one; a share of 1 is add-one
- * smoothing. Counting in units of the least count makes it the same for counts and frequencies.
- * Each row gets the share, so that the order of rows is the order of counts.
- */
-static double unseen_share(const struct summary *s) {
-        double n_unseen = (double)s->n_unseen;
-
-        if (!s->n_unseen)
-                return 0;
-        if (!s->n_least)
-                return 1;
-        return MIN(s->least, MAX(s->least * (double)s->n_least, UNSEEN_MASS * s->total) / n_unseen);
-}
-
 static int read_counts(struct counts *counts, uint64_t row_first, size_t n_rows, float *ret_counts,
                        struct fault *ret_fault) {
         return (counts->is_text ? read_text : read_npy)(counts, row_first, n_rows, ret_counts,
@@ -211,20 +168,20 @@ static int read_counts(struct counts *counts, uint64_t row_first, size_t n_rows,
 }
 
 static int survey(struct counts *counts, struct fault *ret_fault) {
-        struct summary summary = { 0 };
         float block[BLOCK_ROWS];
         size_t n;
+        int r = unseen_init(&counts->unseen, counts->n_rows);
 
+        if (r < 0)
+                return r;
         for (uint64_t row = 0; row < counts->n_rows; row += n) {
-                int r;
-
                 n = MIN(counts->n_rows - row, BLOCK_ROWS);
                 r = read_counts(counts, row, n, block, ret_fault);
                 if (r < 0)
                         return r;
-                summarize(&summary, block, n);
+                unseen_add(&counts->unseen, row, block, n);
         }
-        counts->share = unseen_share(&summary);
+        unseen_estimate(&counts->unseen);
         return counts->is_text ? check_text_end(counts, ret_fault) : 0;
 }
 
@@ -277,6 +234,7 @@ int counts_open(const char *path, uint64_t n_rows, struct counts **ret_counts,
 void counts_free(struct counts *counts) {
         if (!counts)
                 return;
+        unseen_deinit(&counts->unseen);
         source_free(counts->source);
         free(counts);
 }
@@ -296,6 +254,7 @@ int counts_read(struct counts *counts, uint64_t row_first, size_t n_rows, float 
         if (r < 0)
                 return r;
         for (size_t i = 0; i < n_rows; i++)
-                ret_weights[i] = (float)((double)ret_weights[i] + counts->share);
+                if (ret_weights[i] == 0)
+                        ret_weights[i] = (float)unseen_share(&counts->unseen, row_first + i);
         return 0;
 }

@@ -266,9 +266,13 @@ static int spend(const struct plan_request *request, const struct tier_histogram
         if (n_outliers) /* one more level of the map */
                 fixed += (double)h->n_rows / TABLE_TIER_BLOCK_ROWS * TABLE_CHUNK_ALIGNMENT;
         s->bits_min = (fixed + (double)h->n_rows * levels.level[0].bytes) * 8 / n;
-        s->r = tiers_allocate(histogram, levels.level, levels.n,
-                              n_outliers ? MIN(n_tiers_max, TABLE_TIERS_MAX - 1u) : n_tiers_max,
+        s->r = tiers_allocate(histogram, levels.level, levels.n, n_tiers_max,
                               request->bits * n / 8 - fixed, &s->tiers);
+        /* Outliers join a tier of integers, or there must be room for theirs. */
+        if (s->r >= 0 && n_outliers && s->tiers.n_tiers == TABLE_TIERS_MAX &&
+            levels.code_bits[s->tiers.level[TABLE_TIERS_MAX - 1]] != LEVEL_INT8)
+                s->r = tiers_allocate(histogram, levels.level, levels.n, TABLE_TIERS_MAX - 1,
+                                      request->bits * n / 8 - fixed, &s->tiers);
         if (s->r < 0)
                 return s->r == -ENOSPC ? 0 : s->r;
         apply_tiers(h, &s->tiers, &levels);
