@@ -52,7 +52,7 @@ static double code_loss(uint32_t subvector_dims, double code_bits, uint32_t wind
         return exp2(memoryless * pow(0.866, window_bits - code_bits));
 }
 
-static double level_error(uint32_t subvector_dims, uint32_t code_bits, uint32_t window_bits) {
+double plan_code_error(uint32_t subvector_dims, uint32_t code_bits, uint32_t window_bits) {
         if (code_bits == 0)
                 return 1;
         return code_loss(subvector_dims, code_bits, window_bits) /
@@ -98,7 +98,7 @@ bool plan_wants_columns(const struct plan_request *request, const struct table_h
 
 /* What a row may cost: no codes at all, codes of 1 to CODE_BITS_MAX bits, or integers. */
 #define LEVEL_INT8 UINT8_MAX
-#define INT8_ERROR 1e-4 /* of N(0,1) values; a larger row of codes is no better */
+#define INT8_ERROR 6e-5 /* of N(0,1) values; a larger row of codes is no better */
 
 struct levels {
         uint32_t n;
@@ -114,7 +114,7 @@ static void add_level(struct levels *l, double bytes, double error, uint8_t code
         l->code_bits[l->n++] = code_bits;
 }
 
-/* With counts a row that nobody uses need not have codes, and one that all use can be exact. */
+/* With counts a row that nobody uses need not have codes. */
 static void make_levels(const struct table_header *header, bool counts, struct levels *ret_levels) {
         double int8_bytes = (double)table_int8_record_bytes(header);
         struct table_layout l = { 0 };
@@ -126,10 +126,10 @@ static void make_levels(const struct table_header *header, bool counts, struct l
 
                 if (bytes < int8_bytes || k <= 1)
                         add_level(ret_levels, bytes,
-                                  level_error(header->subvector_dims, k, header->window_bits),
+                                  plan_code_error(header->subvector_dims, k, header->window_bits),
                                   (uint8_t)k);
         }
-        if (counts && ret_levels->level[ret_levels->n - 1].bytes < int8_bytes)
+        if (ret_levels->level[ret_levels->n - 1].bytes < int8_bytes)
                 add_level(ret_levels, int8_bytes, INT8_ERROR, LEVEL_INT8);
 }
 
@@ -197,8 +197,8 @@ int plan_deal(const struct plan_request *request, const struct plan *plan, uint8
 
 /* Codes of fewer bits are smaller, like everything that is the mean of what it stands for. */
 static uint16_t tier_scale(const struct table_header *h, uint32_t code_bits) {
-        double mine = 1 - level_error(h->subvector_dims, code_bits, h->window_bits);
-        double top = 1 - level_error(h->subvector_dims, h->codebook_bits, h->window_bits);
+        double mine = 1 - plan_code_error(h->subvector_dims, code_bits, h->window_bits);
+        double top = 1 - plan_code_error(h->subvector_dims, h->codebook_bits, h->window_bits);
 
         if (code_bits == 0 || code_bits == h->codebook_bits)
                 return TABLE_HALF_ONE;

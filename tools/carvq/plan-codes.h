@@ -24,6 +24,12 @@ static inline double plan_worth(double bits) {
         return exp2(2 * bits);
 }
 
+/*
+ * What trellis codes of N(0,1) values leave of their energy, by a model that was fitted to
+ * measurements; 1 for no code at all.
+ */
+double plan_code_error(uint32_t subvector_dims, uint32_t code_bits, uint32_t window_bits);
+
 /* Trellis codes of one length, or plain ones where the window has no more bits; one tier. */
 void plan_set_codes(struct table_header *header, uint32_t subvector_dims, uint32_t code_bits,
                     uint32_t window_bits);

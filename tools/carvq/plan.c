@@ -379,8 +379,8 @@ int plan_make(const struct plan_request *request, const struct sample *sample,
         if (r >= 0) {
                 ret_plan->header = request->header;
                 copy_adaptor(&ret_plan->header, &h);
-                r = survey_rows(request->source, sample, plan_solver(ret_plan), request->n_threads,
-                                progress, &ret_plan->survey, ret_fault);
+                r = survey_rows(request->source, sample, plan_solver(ret_plan), h.row_scale,
+                                request->n_threads, progress, &ret_plan->survey, ret_fault);
         }
         if (r >= 0)
                 r = plan_decide_codes(request, ret_plan, ret_fault);

@@ -11,6 +11,7 @@
 #define WAVE_BLOCKS  16u  /* for each thread, between reports */
 #define REACH        5.   /* standard deviations that codes represent */
 #define EXCESS_SHARE 0.03 /* of a row's energy that may lie beyond */
+#define SIZE_PASSES  5
 
 struct surveying {
         struct source *source;
@@ -18,7 +19,9 @@ struct surveying {
         uint32_t n_dims, n_latents;
         uint64_t n_rows, first, end; /* of the wave */
         size_t n_block_rows;
+        bool row_scale;
         float *deviations; /* [n_dims], of what the adaptor leaves of the sample */
+        double *inverse;   /* [n_dims]: 1 / deviation, or 0 */
         uint8_t *outliers;
 };
 
@@ -39,22 +42,33 @@ static int subtract_adaptor(const struct surveying *s, float *rows, size_t n_row
         return r;
 }
 
-/* A row is measured against its own size: rows of a few large values are not meant, but rows of
- * one. */
-static bool is_outlier(const struct surveying *s, const float *residual) {
-        double energy = 0, scaled = 0, excess = 0, size;
+/*
+ * The size of a row in deviations, as it would be without what lies beyond reach: values beyond
+ * are pulled in until they hardly count. Without row scales all rows have the same.
+ */
+static double row_size(const struct surveying *s, const float *residual) {
+        double size = INFINITY;
 
-        for (uint32_t i = 0; i < s->n_dims; i++) {
-                double z =
-                        s->deviations[i] > 0 ? (double)residual[i] / (double)s->deviations[i] : 0;
+        for (int i = 0; s->row_scale && i < SIZE_PASSES; i++) {
+                double sum = 0;
 
-                scaled += MIN(z * z, REACH * REACH);
-                energy += (double)residual[i] * (double)residual[i];
+                for (uint32_t d = 0; d < s->n_dims; d++) {
+                        double z = (double)residual[d] * s->inverse[d];
+
+                        sum += MIN(z * z, REACH * REACH * size * size);
+                }
+                size = sqrt(sum / s->n_dims);
         }
-        size = fmax(sqrt(scaled / s->n_dims), 1e-30);
-        for (uint32_t i = 0; i < s->n_dims; i++) {
-                double over = fabs((double)residual[i]) - REACH * size * (double)s->deviations[i];
+        return s->row_scale ? size : 1;
+}
 
+static bool is_outlier(const struct surveying *s, const float *residual) {
+        double energy = 0, excess = 0, reach = REACH * row_size(s, residual);
+
+        for (uint32_t i = 0; i < s->n_dims; i++) {
+                double over = fabs((double)residual[i]) - reach * (double)s->deviations[i];
+
+                energy += (double)residual[i] * (double)residual[i];
                 if (over > 0)
                         excess += over * over;
         }
@@ -97,8 +111,10 @@ static int measure_columns(struct surveying *s, const struct sample *sample) {
                 for (size_t i = 0; i < n * s->n_dims; i++)
                         sums[i % s->n_dims] += (double)rows[i] * (double)rows[i];
         }
-        for (uint32_t i = 0; i < s->n_dims; i++)
+        for (uint32_t i = 0; i < s->n_dims; i++) {
                 s->deviations[i] = (float)sqrt(sums[i] / (double)sample->n_rows);
+                s->inverse[i] = s->deviations[i] > 0 ? 1 / (double)s->deviations[i] : 0;
+        }
         return 0;
 }
 
@@ -118,11 +134,12 @@ static int run(struct surveying *s, unsigned n_threads, struct progress *progres
 }
 
 int survey_rows(struct source *source, const struct sample *sample,
-                const struct adaptor_solver *solver, unsigned n_threads, struct progress *progress,
-                struct survey *ret_survey, struct fault *ret_fault) {
+                const struct adaptor_solver *solver, bool row_scale, unsigned n_threads,
+                struct progress *progress, struct survey *ret_survey, struct fault *ret_fault) {
         const struct source_tensor *tensor = source_selected(source);
         size_t row_bytes = tensor->n_dims * sizeof(float);
         _cleanup_(freep) float *deviations = malloc(row_bytes);
+        _cleanup_(freep) double *inverse = malloc(tensor->n_dims * sizeof(double));
         _cleanup_(freep) uint8_t *outliers = calloc(tensor->n_rows, 1);
         struct surveying s = {
                 .source = source,
@@ -131,13 +148,15 @@ int survey_rows(struct source *source, const struct sample *sample,
                 .n_latents = solver ? solver->adaptor->dims[0] : 0,
                 .n_rows = tensor->n_rows,
                 .n_block_rows = MAX(BLOCK_BYTES / row_bytes, 1u),
+                .row_scale = row_scale,
                 .deviations = deviations,
+                .inverse = inverse,
                 .outliers = outliers,
         };
         uint64_t n = 0;
         int r;
 
-        if (!deviations || !outliers)
+        if (!deviations || !inverse || !outliers)
                 return -ENOMEM;
         progress_begin(progress, "survey", "rows", s.n_rows);
         r = measure_columns(&s, sample);

@@ -16,12 +16,13 @@ struct survey {
 };
 
 /*
- * `solver` may be NULL. More than one outlier in SURVEY_SHARE rows are none: then the values are
- * like that, and codebooks learn it.
+ * `solver` may be NULL. With row scales a row is measured against its own size: rows of a few large
+ * values are not meant, but rows of one. More than one outlier in SURVEY_SHARE rows are none: then
+ * the values are like that, and codebooks learn it.
  */
 #define SURVEY_SHARE 256u
 
 int survey_rows(struct source *source, const struct sample *sample,
-                const struct adaptor_solver *solver, unsigned n_threads, struct progress *progress,
-                struct survey *ret_survey, struct fault *ret_fault);
+                const struct adaptor_solver *solver, bool row_scale, unsigned n_threads,
+                struct progress *progress, struct survey *ret_survey, struct fault *ret_fault);
 void survey_deinit(struct survey *survey);

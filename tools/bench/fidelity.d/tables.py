@@ -37,7 +37,7 @@ FULL = {
     "bits": (4, 5, 6, 8),
     "options": [{}, {"mean": True}, {"scale": True}, {"mean": True, "scale": True}],
 }
-FINALISTS = 2  # settings that Faiss then trains with all the effort
+FINALISTS = 1  # settings that Faiss then trains with all the effort
 INTEGERS = (2, 3, 4)
 MARGIN = 0.95  # of Faiss's rel_mse: what "ahead" takes
 
@@ -53,7 +53,7 @@ def arguments():
     add("--full-sweep", action="store_true",
         help="every width, code and codebook scope in Faiss instead of the few that won; hours")
     add("--quick", action="store_true", help="little training: shows that it runs, not to quote")
-    add("--eval-rows", type=int, default=4096, help="random rows to compare, default 4096")
+    add("--eval-rows", type=int, default=2000, help="random rows to compare, default 2000")
     add("--seed", type=int, default=1)
     args = parser.parse_args()
     unknown = set(args.tables) - set(packing.TABLES)
