@@ -71,12 +71,15 @@ void progress_update(struct progress *p, uint64_t n_done) {
 }
 
 void progress_end(struct progress *p) {
-        double elapsed = clock_seconds() - p->started_s;
+        double elapsed = clock_seconds() - p->started_s, rate = (double)p->n_total / elapsed;
 
         if (p->quiet || !p->phase)
                 return;
-        fprintf(stderr, "%s%-8s %" PRIu64 " %s in %.1f s\n", p->terminal ? CLEAR_LINE : "",
-                p->phase, p->n_total, p->unit, elapsed);
+        fprintf(stderr, "%s%-8s %" PRIu64 " %s in %.1f s", p->terminal ? CLEAR_LINE : "", p->phase,
+                p->n_total, p->unit, elapsed);
+        if (elapsed >= 0.1)
+                fprintf(stderr, ", %.*f %s/s", decimals(rate), rate, p->unit);
+        fputc('\n', stderr);
         p->phase = NULL;
 }
 
