@@ -88,7 +88,7 @@ uint64_t table_stage_bytes(const struct table_header *h, uint32_t code_bits) {
 
         if (table_small_codebooks(h))
                 return table_packed_bytes(n_subvectors, code_bits);
-        return div_round_up(h->window_bits + (n_subvectors - 1) * code_bits, 8);
+        return div_round_up(n_subvectors * code_bits, 8);
 }
 
 uint64_t table_record_bytes(const struct table_header *h, uint32_t n_stages, uint32_t code_bits) {

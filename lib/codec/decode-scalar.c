@@ -49,8 +49,9 @@ static void choose_centroids(const struct codec_table *table, const struct codec
                 return;
         }
         for (size_t i = 0; i < MIN(l->n_subvectors - first, TABLE_BLOCK_CODES); i++)
-                ret_centroids[i] = (uint16_t)codec_load_bits(codes, (first + i) * record->code_bits,
-                                                             h->window_bits);
+                ret_centroids[i] =
+                        (uint16_t)codec_load_bits(codes, record->stage_bytes,
+                                                  (first + i) * record->code_bits, h->window_bits);
 }
 
 /* Where in its group's codebooks a value is: FORMAT.md, "Codebooks". */

@@ -162,12 +162,14 @@ codec_layer_fn codec_scalar_layer;
 void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,
                       float *scratch, float *ret_values);
 
-/* Bits [first, first + n_bits), at most 25, of a string: reads the bytes that have some of them. */
-static inline uint32_t codec_load_bits(const uint8_t *bytes, size_t first, uint32_t n_bits) {
+/* Bits [first, first + n_bits), at most 25, of a string that is a ring: behind its last byte is its
+ * first. */
+static inline uint32_t codec_load_bits(const uint8_t *bytes, size_t n_bytes, size_t first,
+                                       uint32_t n_bits) {
         uint32_t word = 0;
 
         for (uint32_t i = 0; i < first % 8 + n_bits; i += 8)
-                word |= (uint32_t)bytes[first / 8 + i / 8] << i;
+                word |= (uint32_t)bytes[(first / 8 + i / 8) % n_bytes] << i;
         return word >> first % 8 & ((1u << n_bits) - 1);
 }
 

@@ -34,19 +34,36 @@ static _always_inline void cut_four(const struct row *q, uint64_t word, size_t s
                 ret_centroids[i] = word >> i * q->code_bits & q->window_mask;
 }
 
-/* Where in a stage's codebook the centroids of a unit are that begins at bit `bit`. Past the
- * stage's last byte nothing is read, and bits are 0. */
+/* The sixteen bytes of a stage from byte `at` on, which go around its end. */
+static _always_inline void go_around(const struct row *q, const uint8_t *codes, size_t at,
+                                     uint8_t ret_bytes[16]) {
+        size_t n_left = q->stage_bytes - at;
+
+        if (__builtin_expect(q->stage_bytes < 16, 0)) {
+                for (size_t i = 0; i < 16; i++)
+                        ret_bytes[i] = codes[(at + i) % q->stage_bytes];
+                return;
+        }
+        __mmask16 left = (__mmask16)((1u << n_left) - 1);
+        __m128i rest = _mm_maskz_loadu_epi8(left, codes + at);
+
+        /* Bytes 0, 1 ... at place n_left, n_left + 1 ... : loaded from where place 0 would be. */
+        rest = _mm_mask_loadu_epi8(rest, (__mmask16)~left, codes - n_left);
+        _mm_storeu_si128((void *)ret_bytes, rest);
+}
+
+/* Where in a stage's codebook the centroids of a unit are that begins at bit `bit`. */
 static _always_inline void choose(const struct row *q, const uint8_t *codes, size_t bit,
                                   const size_t *groups, size_t n_slots, size_t ret_x[UNIT]) {
-        size_t at = bit / 8, n_left = q->stage_bytes - at, half = q->code_bits / 2;
+        size_t at = bit / 8, half = q->code_bits / 2;
         uint64_t low, high;
         uint8_t rest[16];
 
-        codes += at;
-        if (__builtin_expect(n_left < sizeof(rest), 0)) {
-                _mm_storeu_si128((void *)rest,
-                                 _mm_maskz_loadu_epi8((__mmask16)((1u << n_left) - 1), codes));
+        if (__builtin_expect(q->stage_bytes - at < sizeof(rest), 0)) {
+                go_around(q, codes, at, rest);
                 codes = rest;
+        } else {
+                codes += at;
         }
         memcpy(&low, codes, sizeof(low));
         memcpy(&high, codes + half, sizeof(high)); /* 4 codes on, less half a byte if k is odd */
@@ -62,7 +79,8 @@ static _always_inline size_t choose_one(const struct row *q, const uint8_t *code
         uint32_t word;
 
         if (__builtin_expect(n_left < sizeof(word), 0))
-                return codec_load_bits(codes, bit, (uint32_t)__builtin_popcountl(q->window_mask));
+                return codec_load_bits(codes, q->stage_bytes, bit,
+                                       (uint32_t)__builtin_popcountl(q->window_mask));
         memcpy(&word, codes + at, sizeof(word));
         return word >> bit % 8 & q->window_mask;
 }

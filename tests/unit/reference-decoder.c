@@ -40,14 +40,15 @@ static uint32_t reference_code(const uint8_t *packed, size_t n_codes, uint32_t b
         return code;
 }
 
-/* The number made of `window` bits of a string from bit `k` x i on. */
-static uint32_t reference_window(const uint8_t *string, uint32_t k, uint32_t window, size_t i) {
+/* The number made of `window` bits of a string from bit `k` x i on; the string is a ring. */
+static uint32_t reference_window(const uint8_t *string, size_t n_bytes, uint32_t k, uint32_t window,
+                                 size_t i) {
         uint32_t number = 0;
 
         for (size_t b = 0; b < window; b++) {
                 size_t at = i * k + b;
 
-                if (string[at / 8] & 1 << at % 8)
+                if (string[at / 8 % n_bytes] & 1 << at % 8)
                         number += 1u << b;
         }
         return number;
@@ -121,7 +122,7 @@ static void reference_carvq(const struct codec_table *table, uint64_t row, const
         size_t entries = (size_t)1 << h->window_bits, S = h->window_bits, k = h->tier_bits[tier];
         size_t n_stages = h->tier_stages[tier];
         bool large = entries > 16;
-        size_t stage_bytes = large ? (S - k + k * J + 7) / 8 : table_packed_bytes(J, (uint32_t)k);
+        size_t stage_bytes = large ? (k * J + 7) / 8 : table_packed_bytes(J, (uint32_t)k);
         const uint8_t *latent = record + 2 * h->row_scale;
         const uint8_t *codes = latent + (size_t)h->latent_dims * h->latent_bits / 8;
         float *a = calloc(n, sizeof(float));
@@ -146,7 +147,8 @@ static void reference_carvq(const struct codec_table *table, uint64_t row, const
 
                 for (size_t l = 0; l < n_stages; l++) {
                         const uint8_t *s = codes + l * stage_bytes;
-                        size_t c_j = large ? reference_window(s, (uint32_t)k, (uint32_t)S, j)
+                        size_t c_j = large ? reference_window(s, stage_bytes, (uint32_t)k,
+                                                              (uint32_t)S, j)
                                            : reference_code(s, J, (uint32_t)k, j);
                         size_t stage = (group * h->n_stages + l) * slots * entries;
                         size_t at = large ? c_j * slots + d : d * entries + c_j;

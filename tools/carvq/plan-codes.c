@@ -107,7 +107,7 @@ struct levels {
 };
 
 static void add_level(struct levels *l, double bytes, double error, uint8_t code_bits) {
-        /* In very narrow rows the window is all there is: longer codes cost nothing. */
+        /* In very narrow rows longer codes may cost nothing. */
         if (l->n > 0 && bytes <= l->level[l->n - 1].bytes)
                 l->n--;
         l->level[l->n] = (struct tier_level){ bytes, error };

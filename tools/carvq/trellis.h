@@ -3,8 +3,9 @@
  * Trellis coding of rows (Marcellin, Fischer 1990; the bit-shift trellis of Tseng et al.: QTIP,
  * 2024): the centroid of a sub-vector is chosen by the last `window_bits` bits of the row's stream,
  * of which `code_bits` are its own. So neighbours share bits, and a row is coded as a whole: the
- * best path is found exactly, by dynamic programming (Viterbi 1967). Works on plain arrays of
- * floats; knows nothing of files.
+ * best path is found by dynamic programming (Viterbi 1967). The string is a ring, so that no bits
+ * serve a few sub-vectors alone (tail-biting: Ma, Wolf 1986). Works on plain arrays of floats;
+ * knows nothing of files.
  *
  * A state is a window, oldest bit most significant; FORMAT.md counts the same bits from the other
  * end. Centroids are float[column groups][h][2^window_bits].
@@ -37,9 +38,10 @@ int trellis_scratch_init(struct trellis_scratch *scratch, const struct trellis_s
 void trellis_scratch_deinit(struct trellis_scratch *scratch);
 
 /*
- * The path of states with the least sum of weights[i] (values[i] - centroid[i])^2 over the row.
- * `weights` may be NULL: all 1. `code_bits` is 1 to window_bits. Deterministic; ties go to the
- * lowest state. The same on every instruction set.
+ * A path of states around the ring with a small sum of weights[i] (values[i] - centroid[i])^2 over
+ * the row: where the ring is cut open, a path over both ends decides, and from there it is the
+ * least. `weights` may be NULL: all 1. `code_bits` is 1 to window_bits. Deterministic; ties go to
+ * the lowest state. The same on every instruction set.
  */
 void trellis_encode(const struct trellis_shape *shape, const float *centroids,
                     struct trellis_scratch *scratch, const float *values, const float *weights,
@@ -73,8 +75,8 @@ int trellis_train(const struct trellis_shape *shape, const struct trellis_sample
                   float *ret_centroids);
 
 /*
- * Packs a path as FORMAT.md's bit string into ceil((S - k + k J) / 8) bytes; and the centroids'
- * order there: state s is entry trellis_entry(s) of the file's codebook.
+ * Packs a path as FORMAT.md's bit string into ceil(k J / 8) bytes; and the centroids' order there:
+ * state s is entry trellis_entry(s) of the file's codebook.
  */
 void trellis_pack(const uint16_t *states, uint32_t n_subvectors, uint32_t window_bits,
                   uint32_t code_bits, uint8_t *ret_bytes);
