@@ -22,7 +22,8 @@ struct surveying {
         bool row_scale;
         float *deviations; /* [n_dims], of what the adaptor leaves of the sample */
         double *inverse;   /* [n_dims]: 1 / deviation, or 0 */
-        uint8_t *outliers;
+        double energy;     /* of a row: the mean */
+        uint8_t *rows;
 };
 
 /* What the adaptor leaves of rows, in place. */
@@ -62,7 +63,20 @@ static double row_size(const struct surveying *s, const float *residual) {
         return s->row_scale ? size : 1;
 }
 
-static bool is_outlier(const struct surveying *s, const float *residual) {
+/* Quarters of an octave. */
+#define CLASS_OF_MEAN 128
+
+static uint8_t class_of(const struct surveying *s, double energy) {
+        double octaves = energy > 0 ? log2(energy / s->energy) : -INFINITY;
+
+        return (uint8_t)MIN(MAX(rint(4 * octaves) + CLASS_OF_MEAN, 0.), SURVEY_OUTLIER - 1.);
+}
+
+float survey_energy(const struct survey *survey, uint64_t row) {
+        return exp2f((float)(survey->rows[row] - CLASS_OF_MEAN) / 4);
+}
+
+static uint8_t judge_row(const struct surveying *s, const float *residual) {
         double energy = 0, excess = 0, reach = REACH * row_size(s, residual);
 
         for (uint32_t i = 0; i < s->n_dims; i++) {
@@ -72,7 +86,7 @@ static bool is_outlier(const struct surveying *s, const float *residual) {
                 if (over > 0)
                         excess += over * over;
         }
-        return excess > EXCESS_SHARE * energy;
+        return excess > EXCESS_SHARE * energy ? SURVEY_OUTLIER : class_of(s, energy);
 }
 
 static int survey_block(void *userdata, size_t item, unsigned thread, struct fault *ret_fault) {
@@ -89,7 +103,7 @@ static int survey_block(void *userdata, size_t item, unsigned thread, struct fau
         if (r >= 0)
                 r = subtract_adaptor(s, rows, n);
         for (size_t i = 0; r >= 0 && i < n; i++)
-                s->outliers[first + i] = is_outlier(s, rows + i * s->n_dims);
+                s->rows[first + i] = judge_row(s, rows + i * s->n_dims);
         return r;
 }
 
@@ -114,6 +128,7 @@ static int measure_columns(struct surveying *s, const struct sample *sample) {
         for (uint32_t i = 0; i < s->n_dims; i++) {
                 s->deviations[i] = (float)sqrt(sums[i] / (double)sample->n_rows);
                 s->inverse[i] = s->deviations[i] > 0 ? 1 / (double)s->deviations[i] : 0;
+                s->energy += sums[i] / (double)sample->n_rows;
         }
         return 0;
 }
@@ -133,6 +148,14 @@ static int run(struct surveying *s, unsigned n_threads, struct progress *progres
         return r;
 }
 
+/* They are many, and count as large. */
+static void forgive_outliers(struct survey *survey, uint64_t n_rows) {
+        for (uint64_t i = 0; i < n_rows; i++)
+                if (survey_is_outlier(survey, i))
+                        survey->rows[i] = SURVEY_OUTLIER - 1;
+        survey->n_outliers = 0;
+}
+
 int survey_rows(struct source *source, const struct sample *sample,
                 const struct adaptor_solver *solver, bool row_scale, unsigned n_threads,
                 struct progress *progress, struct survey *ret_survey, struct fault *ret_fault) {
@@ -140,7 +163,7 @@ int survey_rows(struct source *source, const struct sample *sample,
         size_t row_bytes = tensor->n_dims * sizeof(float);
         _cleanup_(freep) float *deviations = malloc(row_bytes);
         _cleanup_(freep) double *inverse = malloc(tensor->n_dims * sizeof(double));
-        _cleanup_(freep) uint8_t *outliers = calloc(tensor->n_rows, 1);
+        _cleanup_(survey_deinit) struct survey survey = { .rows = malloc(tensor->n_rows) };
         struct surveying s = {
                 .source = source,
                 .solver = solver,
@@ -151,12 +174,11 @@ int survey_rows(struct source *source, const struct sample *sample,
                 .row_scale = row_scale,
                 .deviations = deviations,
                 .inverse = inverse,
-                .outliers = outliers,
+                .rows = survey.rows,
         };
-        uint64_t n = 0;
         int r;
 
-        if (!deviations || !inverse || !outliers)
+        if (!deviations || !inverse || !survey.rows)
                 return -ENOMEM;
         progress_begin(progress, "survey", "rows", s.n_rows);
         r = measure_columns(&s, sample);
@@ -166,16 +188,15 @@ int survey_rows(struct source *source, const struct sample *sample,
                 return r;
         progress_end(progress);
         for (uint64_t i = 0; i < s.n_rows; i++)
-                n += outliers[i];
-        *ret_survey = (struct survey){ 0 };
-        if (n == 0 || n > s.n_rows / SURVEY_SHARE + 1)
-                return 0;
-        *ret_survey = (struct survey){ outliers, n };
-        outliers = NULL;
+                survey.n_outliers += survey_is_outlier(&survey, i);
+        if (survey.n_outliers > s.n_rows / SURVEY_SHARE + 1)
+                forgive_outliers(&survey, s.n_rows);
+        *ret_survey = survey;
+        survey = (struct survey){ 0 };
         return 0;
 }
 
 void survey_deinit(struct survey *survey) {
-        free(survey->outliers);
+        free(survey->rows);
         *survey = (struct survey){ 0 };
 }
