@@ -36,6 +36,15 @@ refuses "unknown letter in a cluster" 2 'carvq info: -x is not an option here' "
 refuses "carvq's option for another codec" 2 '--stages is of the carvq codec, not of f32' \
         "$carvq" pack a -o b --codec f32 --stages 4
 refuses "force without a shape" 2 '--adaptor-force needs --adaptor' "$carvq" pack a -o b --adaptor-force
+refuses "weights without a network" 2 '--adaptor-weights needs --adaptor MxH1' \
+        "$carvq" pack a -o b --adaptor 3 --adaptor-weights int8
+refuses "an order of nothing" 2 '--adaptor-order needs an adaptor' "$carvq" pack a -o b --adaptor none --adaptor-order after
+refuses "an order for another codec" 2 '--adaptor-order is of the carvq codec' \
+        "$carvq" pack a -o b --codec f16 --adaptor-order after
+refuses "bad order" 2 '--adaptor-order: bad value "first"' "$carvq" pack a -o b --adaptor-order first
+refuses "bad weights" 2 '--adaptor-weights: bad value "f32"' "$carvq" pack a -o b --adaptor-weights f32
+refuses "components that are no number" 2 '--adaptor: bad value "3y"' "$carvq" pack a -o b --adaptor 3y
+refuses "a network without latents" 2 '--adaptor: bad value "0x8"' "$carvq" pack a -o b --adaptor 0x8
 refuses "a shape with a sign" 2 'bad value' "$carvq" pack a -o b --adaptor +5x5
 refuses "missing value" 2 '-o needs a value' "$carvq" pack a -o
 refuses "bad stages" 2 '--stages: bad value "17"' "$carvq" pack a -o b --stages 17
@@ -116,16 +125,58 @@ done
 # ---- The adaptor's rule ----
 
 python3 "$make_npy" low-rank.npy 800 300 low-rank
+python3 "$make_npy" normal.npy 2000 128
+# What is printed: the winner with its error, and all others with theirs.
+both='held-out error at equal bytes [0-9.e-]+; against (.*, )?'
 check "an adaptor that pays" "$carvq" pack low-rank.npy -o lr.carvq --adaptor 2x8
-check "is kept, and both sides are told" grep -Eq 'adaptor +2x8 kept: held-out error at .* with it, .* with longer codes' out
+check "is kept, and both sides are told" grep -Eq "adaptor +2x8 (half|int8) [a-z]+: ${both}none" out
 check "and stored" json <("$carvq" info lr.carvq --json) "o['parameters']['latent_dims'] == 2"
 check "an adaptor that does not pay" "$carvq" pack small.npy -o lr.carvq --adaptor 2x8
-check "is dropped, and both sides are told" grep -Eq 'adaptor +2x8 dropped: held-out error at .* with it, .* with longer codes' out
+check "is dropped, and both sides are told" grep -Eq "adaptor +none: ${both}2x8" out
 check "and absent" json <("$carvq" info lr.carvq --json) "o['parameters']['latent_dims'] == 0"
+check "components that do not pay" "$carvq" pack normal.npy -o lr.carvq --adaptor 3
+check "are dropped" grep -Eq "adaptor +none: ${both}means and 3 components before" out
+check "or kept by force" "$carvq" pack normal.npy -o lr.carvq --adaptor 3 --adaptor-force --adaptor-order after
+check "in the order that was asked for" grep -Eq "adaptor +means and 3 components after, by force: ${both}none" out
+check "and stored" json <("$carvq" info lr.carvq --json) "o['parameters']['latent_dims'] == 3"
+refuses "more components than dimensions" 3 '--adaptor 129: rows of 128 dimensions' \
+        pack normal.npy -o x.carvq --adaptor 129
+
+check "weights of int8" pack low-rank.npy -o i8.carvq --adaptor 2x8 --adaptor-weights int8 --adaptor-order before
+check "are int8" json <("$carvq" info i8.carvq --json) "o['parameters']['adaptor'] == 'int8'"
+
+check "nothing in common" "$carvq" pack normal.npy -o lr.carvq
+check "gets no adaptor" grep -Eq 'adaptor +none: ' out
+check "directions in common" "$carvq" pack low-rank.npy -o lr.carvq
+check "get an affine one, against a network and every order" grep -Eq \
+        "adaptor +means and 2 components [a-z]+: ${both}none .*, 2x32 (half|int8) before" out
+check "fast" "$carvq" pack low-rank.npy -o lr.carvq --preset fast
+check "tries no other order" grep -Eqx " +adaptor +means and 2 components before: ${both}none [0-9.e-]+" out
+
+# Another order than before wins only by half a percent, and before wins where it is better.
+for table in low-rank normal small uneven; do
+        [ $table != uneven ] || python3 "$make_npy" uneven.npy 600 150 uneven
+        for options in "" "--adaptor 2"; do
+                # shellcheck disable=SC2086
+                check "$table $options packs" "$carvq" pack $table.npy -o o.carvq --bits 3 $options
+                check "the least error wins, others than before by 0.5 %" python3 -c '
+import re
+note = re.search("adaptor +(.*)", open("out").read())[1]
+winner, *others = re.findall(r"(?:; against |, |^)([a-z0-9 ]+?):?(?: held-out error at equal bytes)? ([0-9.e-]+)(?=[;,]|$)", note)
+def cost(c):
+    margin = (1 if c[0].endswith(("before", "none")) else 1.005) * (1.05 if re.match(r"\d", c[0]) else 1)
+    return float(c[1]) * margin
+print(note, [winner, *others])
+assert all(cost(winner) <= cost(o) * 1.001 for o in others)
+assert len(others) >= 1 or note == "none: nothing in common"'
+        done
+done
 
 # ---- Same input, options, seed: same bytes ----
 
-for options in "" "--adaptor 2x8 --adaptor-force" "--group 300x7" "--codec int4"; do
+for options in "" "--adaptor 2x8 --adaptor-force" "--group 300x7" "--codec int4" "--adaptor 2 --adaptor-order before" \
+        "--adaptor 2 --adaptor-force --adaptor-order after" "--adaptor 2 --adaptor-force --adaptor-order alternate" \
+        "--adaptor 2x8 --adaptor-force --adaptor-order alternate --stages 2"; do
         for threads in 1 2 5; do
                 # shellcheck disable=SC2086
                 pack low-rank.npy -o t$threads.carvq --threads $threads $options

@@ -38,8 +38,8 @@ static double measure(uint32_t n_dims, uint32_t subvector_dims, uint32_t code_bi
                 rows[i] = rng_normal(&rng);
         plan_set_codes(&h, subvector_dims, code_bits, window_bits);
         closeness_init(&closeness);
-        if (quantizer_init(&q, &h, NULL, 0, &fault) < 0 ||
-            quantizer_train(&q, rows, n_rows, NULL, NULL, &effort, SEED, 2, &fault) < 0 ||
+        if (quantizer_init(&q, &h, NULL, ADAPTOR_BEFORE, 0, &fault) < 0 ||
+            quantizer_train(&q, &all, NULL, &effort, SEED, 2, &fault) < 0 ||
             quantizer_encode(&q, &all, records, &n_bytes, &closeness, &fault) < 0)
                 fail_msg("%s", fault.text);
         quantizer_deinit(&q);

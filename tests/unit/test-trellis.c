@@ -174,7 +174,7 @@ static struct trained train(const struct trellis_shape *shape, uint32_t code_bit
         struct trained t = { .centroids = random_centroids(shape, 2) };
         uint8_t *bits = malloc(n_rows);
         struct trellis_samples samples = { rows, n_rows, NULL, NULL, bits };
-        struct trellis_effort effort = { n_passes, NULL, NULL };
+        struct trellis_effort effort = { .n_passes = n_passes };
         struct trellis_scratch scratch;
         uint16_t states[512];
 
@@ -231,7 +231,7 @@ static void test_passes_never_raise_error(void **state) {
                 float *centroids = random_centroids(&shape, 12);
                 uint8_t bits[7] = { 5, 5, 5, 5, 5, 5, 5 };
                 struct trellis_samples samples = { rows, 7, NULL, NULL, bits };
-                struct trellis_effort effort = { n_passes, NULL, NULL };
+                struct trellis_effort effort = { .n_passes = n_passes };
                 struct trellis_scratch scratch;
                 uint16_t states[16];
                 double error = 0;

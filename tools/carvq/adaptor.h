@@ -141,3 +141,27 @@ int adaptor_train(const float *targets, size_t n_rows, const struct adaptor_shap
  */
 int adaptor_gradient(const struct adaptor *adaptor, const float *targets, const float *latents,
                      size_t n_rows, float *gradients, float *latent_gradients, double *ret_error);
+
+/* ---- An adaptor, and how it was made (adaptor-fit.c) ---- */
+
+struct adaptor_fit {
+        struct adaptor_shape shape;
+        struct adaptor_effort effort; /* with hidden layers */
+        uint64_t seed;
+        struct adaptor adaptor; /* what is fitted: empty before the first time */
+        struct adaptor_solver solver;
+};
+
+/*
+ * Fits it, or fits it again, to `targets`. Without hidden layers as many components as the shape
+ * has latents, of which rows must have enough dimensions. -ERANGE: it does not fit half. A failure
+ * leaves the last fit as it was.
+ */
+int adaptor_fit_make(struct adaptor_fit *fit, const float *targets, size_t n_rows,
+                     unsigned n_threads);
+/* The same adaptor with its weights rounded to int8, and latents as they are for `targets`. */
+int adaptor_fit_to_int8(const struct adaptor_fit *fit, const float *targets, size_t n_rows,
+                        struct adaptor_fit *ret_fit);
+/* *to takes over what *from has, which is left empty. */
+void adaptor_fit_move(struct adaptor_fit *to, struct adaptor_fit *from);
+void adaptor_fit_deinit(struct adaptor_fit *fit);

@@ -34,10 +34,15 @@ static const char help[] =
         "      --preset PRESET     fast, default, or best: time for closeness\n"
         "      --row-scale WHEN    a scale for each row: auto (default, by measurement), on, off\n"
         "      --col-scale WHEN    a scale for each column: auto (default), on, off\n"
-        "      --adaptor SHAPE     auto (default): means and as many components as are worth\n"
-        "                          their bytes; none; or MxH1[xH2], latent and hidden\n"
-        "                          dimensions, trained, and kept only if it lowers the error\n"
-        "                          at equal bytes\n"
+        "      --adaptor SHAPE     auto (default): what pays; none; M: means and M principal\n"
+        "                          components, 0: means alone; MxH1[xH2]: latent and hidden\n"
+        "                          dimensions of a network, trained. A given shape is kept only\n"
+        "                          if it lowers the error at equal bytes\n"
+        "      --adaptor-order O   auto (default): what pays; before: codes stand for what the\n"
+        "                          adaptor leaves of a row; after: the adaptor for what the\n"
+        "                          codes leave; alternate: in turn, each for what the other\n"
+        "                          leaves, which takes longer\n"
+        "      --adaptor-weights W of a given network: auto (default), half, int8\n"
         "      --adaptor-force     keeps a given shape anyway\n"
         "\n"
         "The codes themselves, instead of --bits:\n"
@@ -94,6 +99,7 @@ static int parse_group(const char *text, uint64_t *ret_rows, uint64_t *ret_cols)
         return parse_share(cols, TABLE_DIMS_MAX, ret_cols);
 }
 
+/* M, or MxH1, or MxH1xH2. */
 static int parse_adaptor(const char *text, struct plan_request *request) {
         struct adaptor_shape *s = &request->adaptor_shape;
         char rest;
@@ -105,21 +111,22 @@ static int parse_adaptor(const char *text, struct plan_request *request) {
         }
         if (*text < '0' || *text > '9') /* sscanf takes blanks and signs */
                 return -EINVAL;
+        memset(s->hidden_dims, 0, sizeof(s->hidden_dims));
         n = sscanf(text, "%5" SCNu32 "x%5" SCNu32 "x%5" SCNu32 "%c", &s->latent_dims,
                    &s->hidden_dims[0], &s->hidden_dims[1], &rest);
         request->adaptor = PLAN_ON;
-        if ((n != 2 && n != 3) || s->latent_dims < 1 || s->latent_dims > ADAPTOR_LATENT_MAX)
+        if (n > 3 || s->latent_dims > ADAPTOR_LATENT_MAX || (n > 1 && s->latent_dims < 1))
                 return -EINVAL;
         for (int i = 0; i < n - 1; i++)
                 if (s->hidden_dims[i] < 1 || s->hidden_dims[i] > ADAPTOR_HIDDEN_MAX)
                         return -EINVAL;
-        /* sscanf takes "2x8x" for two numbers. */
-        return text[strlen(text) - 1] == 'x' ? -EINVAL : 0;
+        /* sscanf takes "2x8x" for two numbers, and "2y" for one. */
+        return text[strspn(text, "0123456789x")] || text[strlen(text) - 1] == 'x' ? -EINVAL : 0;
 }
 
-/* The index of `text` among three names. */
-static int parse_name(const char *text, const char *const names[3], uint32_t *ret_index) {
-        for (uint32_t i = 0; i < 3; i++)
+/* The index of `text` among names, of which NULL is the end. */
+static int parse_name(const char *text, const char *const *names, uint32_t *ret_index) {
+        for (uint32_t i = 0; names[i]; i++)
                 if (!strcmp(text, names[i])) {
                         *ret_index = i;
                         return 0;
@@ -128,11 +135,23 @@ static int parse_name(const char *text, const char *const names[3], uint32_t *re
 }
 
 static int parse_choice(const char *text, enum plan_choice *ret_choice) {
-        return parse_name(text, (const char *const[]){ "auto", "off", "on" }, ret_choice);
+        return parse_name(text, (const char *const[]){ "auto", "off", "on", NULL }, ret_choice);
+}
+
+static int parse_order(const char *text, struct plan_request *request) {
+        static const char *const names[] = { "before", "after", "alternate", NULL };
+
+        request->order_given = strcmp(text, "auto") != 0;
+        return request->order_given ? parse_name(text, names, &request->order) : 0;
+}
+
+static int parse_weights(const char *text, enum table_adaptor *ret_type) {
+        return parse_name(text, (const char *const[]){ "auto", "half", "int8", NULL }, ret_type);
 }
 
 static int parse_preset(const char *text, enum plan_preset *ret_preset) {
-        return parse_name(text, (const char *const[]){ "fast", "default", "best" }, ret_preset);
+        return parse_name(text, (const char *const[]){ "fast", "default", "best", NULL },
+                          ret_preset);
 }
 
 static int parse_bits(const char *text, double *ret_bits) {
@@ -160,6 +179,8 @@ enum pack_option {
         OPTION_ROW_SCALE,
         OPTION_COL_SCALE,
         OPTION_ADAPTOR,
+        OPTION_ADAPTOR_ORDER,
+        OPTION_ADAPTOR_WEIGHTS,
         OPTION_ADAPTOR_FORCE, /* ... to here */
         OPTION_THREADS,
         OPTION_SEED,
@@ -183,6 +204,8 @@ static const struct option long_options[] = {
         { "row-scale", required_argument, NULL, OPTION_ROW_SCALE },
         { "col-scale", required_argument, NULL, OPTION_COL_SCALE },
         { "adaptor", required_argument, NULL, OPTION_ADAPTOR },
+        { "adaptor-order", required_argument, NULL, OPTION_ADAPTOR_ORDER },
+        { "adaptor-weights", required_argument, NULL, OPTION_ADAPTOR_WEIGHTS },
         { "adaptor-force", no_argument, NULL, OPTION_ADAPTOR_FORCE },
         { "threads", required_argument, NULL, OPTION_THREADS },
         { "seed", required_argument, NULL, OPTION_SEED },
@@ -239,6 +262,10 @@ static int parse_value(struct options *o, int option, const char *text) {
                 return parse_choice(text, &request->col_scale);
         case OPTION_ADAPTOR:
                 return parse_adaptor(text, request);
+        case OPTION_ADAPTOR_ORDER:
+                return parse_order(text, request);
+        case OPTION_ADAPTOR_WEIGHTS:
+                return parse_weights(text, &request->adaptor_shape.type);
         case OPTION_ADAPTOR_FORCE:
                 request->adaptor_force = true;
                 return 0;
@@ -252,9 +279,20 @@ static int parse_value(struct options *o, int option, const char *text) {
         }
 }
 
+/* Options of an adaptor that there will not be. */
+static int check_adaptor(const struct plan_request *request) {
+        if (request->adaptor_force && request->adaptor != PLAN_ON)
+                return cli_usage("pack", "--adaptor-force needs --adaptor M or MxH1[xH2]");
+        if (request->adaptor_shape.type && !request->adaptor_shape.hidden_dims[0])
+                return cli_usage("pack", "--adaptor-weights needs --adaptor MxH1[xH2]");
+        if (request->order_given && request->adaptor == PLAN_OFF)
+                return cli_usage("pack", "--adaptor-order needs an adaptor, not --adaptor none");
+        return CLI_OK;
+}
+
 /* CLI_OK, with *ret_help set when there is nothing more to do. */
 static int parse_options(struct options *o, int argc, char **argv, bool *ret_help) {
-        int option, index = 0;
+        int option, index = 0, r;
 
         opterr = 0;
         *ret_help = false;
@@ -289,8 +327,9 @@ static int parse_options(struct options *o, int argc, char **argv, bool *ret_hel
              (o->request.header.window_bits > o->request.header.codebook_bits &&
               o->request.header.n_stages > 1)))
                 return cli_usage("pack", "--window needs --stages 1 and at least --codebook-bits");
-        if (o->request.adaptor_force && o->request.adaptor != PLAN_ON)
-                return cli_usage("pack", "--adaptor-force needs --adaptor MxH1[xH2]");
+        r = check_adaptor(&o->request);
+        if (r != CLI_OK)
+                return r;
         o->source_path = argv[optind];
         return CLI_OK;
 }

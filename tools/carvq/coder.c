@@ -113,6 +113,24 @@ static void divide_columns(const struct coder *c, const float *values, float *re
 
 /* ---- Training ---- */
 
+int coder_copy(const struct coder *coder, struct coder *ret_coder) {
+        size_t n = coder->layout.n_col_groups * coder->layout.group_bytes / sizeof(uint16_t);
+        size_t n_dims = coder->header.n_dims;
+        struct coder c;
+        int r;
+
+        r = coder_init(&c, &coder->header, coder->width, NULL);
+        if (r < 0)
+                return r;
+        memcpy(c.centroids, coder->centroids, n * sizeof(float));
+        memcpy(c.col_scales, coder->col_scales, n_dims * sizeof(uint16_t));
+        memcpy(c.cols, coder->cols, n_dims * sizeof(float));
+        if (c.weights)
+                memcpy(c.weights, coder->weights, n_dims * sizeof(float));
+        *ret_coder = c;
+        return 0;
+}
+
 int coder_round(float value, uint16_t *ret_half, float *ret_value, struct fault *ret_fault) {
         uint16_t half = float_to_half(value);
 

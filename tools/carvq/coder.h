@@ -26,6 +26,8 @@ struct coder {
 
 int coder_init(struct coder *coder, const struct table_header *header, uint32_t width,
                struct fault *ret_fault);
+/* A coder of the same parameters with the same columns and centroids, to be trained further. */
+int coder_copy(const struct coder *coder, struct coder *ret_coder);
 void coder_deinit(struct coder *coder);
 
 /* Scales of the columns of normalized rows: their root mean squares. Once, before training. */

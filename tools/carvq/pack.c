@@ -152,12 +152,12 @@ static int encode_rows(struct packing *p, uint64_t row_first, uint64_t row_end,
 /* ---- The carvq codec ---- */
 
 static int append_adaptor(struct packing *p, struct fault *ret_fault) {
-        size_t n = adaptor_stored_bytes(&p->plan.adaptor);
+        size_t n = adaptor_stored_bytes(&p->plan.adaptor.adaptor);
         _cleanup_(freep) uint8_t *bytes = malloc(n);
 
         if (!bytes)
                 return -ENOMEM;
-        adaptor_store(&p->plan.adaptor, bytes);
+        adaptor_store(&p->plan.adaptor.adaptor, bytes);
         return table_writer_append(&p->writer, TABLE_CHUNK_ADAPTOR, bytes, n, ret_fault);
 }
 
@@ -239,6 +239,9 @@ static int train_row_group(struct packing *p, const struct sample *sample, uint6
         uint64_t seed = rng_mix(p->request->seed + PLAN_STREAM_CODEBOOKS) + (group << 32);
         uint64_t n_all = p->plan.header.group_rows * p->layout.n_subvectors;
         _cleanup_(freep) uint8_t *tiers = NULL;
+        /* Row groups share the adaptor that they find. */
+        bool refits = p->plan.header.adaptor_type && p->layout.n_row_groups == 1;
+        struct quantizer_rows rows;
         int r;
 
         r = choose_rows(p, sample, &chosen);
@@ -253,8 +256,11 @@ static int train_row_group(struct packing *p, const struct sample *sample, uint6
         p->plan.effort.n_subvectors = (size_t)MIN(MAX(n_all / 4, TRAIN_MIN), TRAIN_MAX);
         p->plan.effort.rvq.passed = p->plan.effort.trellis.passed = passed;
         p->plan.effort.rvq.userdata = p->plan.effort.trellis.userdata = p;
-        r = quantizer_train(&p->quantizer, chosen.rows, chosen.n_rows, tiers, NULL, &p->plan.effort,
+        rows = (struct quantizer_rows){ chosen.rows, chosen.n_rows, 0, tiers };
+        r = quantizer_train(&p->quantizer, &rows, refits ? &p->plan.adaptor : NULL, &p->plan.effort,
                             seed, p->request->n_threads, ret_fault);
+        if (r >= 0 && group == 0 && p->plan.header.adaptor_type)
+                r = append_adaptor(p, ret_fault);
         if (r >= 0 && group == 0 && p->plan.header.col_scale)
                 r = append_columns(p, ret_fault);
         if (r < 0)
@@ -311,16 +317,15 @@ static int pack_carvq(struct packing *p, struct fault *ret_fault) {
                 request.row_scale = PLAN_ON;
         r = plan_make(&request, &sample, p->progress, &p->plan, ret_fault);
         if (r >= 0)
-                r = quantizer_init(&p->quantizer, h, plan_solver(&p->plan), request.width,
-                                   ret_fault);
+                r = quantizer_init(&p->quantizer, h, plan_solver(&p->plan), p->plan.order,
+                                   request.width, ret_fault);
         if (r < 0)
                 return r;
+        p->quantizer.row_rounds = p->plan.row_rounds;
         p->layout = p->quantizer.coder.layout;
         r = init_blocks(p);
         if (r >= 0)
                 r = table_writer_begin(&p->writer, h, ret_fault);
-        if (r >= 0 && h->adaptor_type)
-                r = append_adaptor(p, ret_fault);
         if (r >= 0)
                 r = append_tiers(p, ret_fault);
         if (r < 0)

@@ -7,7 +7,7 @@
 struct pack_result {
         struct table_header header;
         struct closeness closeness;
-        char note[256]; /* why there is an adaptor or not; empty if nobody asked */
+        char note[PLAN_NOTE_BYTES]; /* why there is an adaptor or not; empty if nobody asked */
 };
 
 /* `request->header` holds codec and parameters; its n_rows and n_dims are the tensor's. */

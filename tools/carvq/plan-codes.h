@@ -15,6 +15,7 @@ struct plan_effort {
         uint32_t n_components;               /* of an adaptor, at most */
         uint32_t lloyd_passes, joint_passes; /* RVQ */
         uint32_t n_passes;                   /* trellis */
+        uint32_t row_rounds;                 /* of alternation */
 };
 
 extern const struct plan_effort plan_presets[];

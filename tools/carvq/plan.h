@@ -25,6 +25,8 @@ enum plan_preset {
         PLAN_BEST,
 };
 
+#define PLAN_NOTE_BYTES 384u
+
 struct plan_request {
         struct table_header header; /* shape of codes: only if `shape_given` */
         bool shape_given;
@@ -36,7 +38,9 @@ struct plan_request {
         enum plan_choice col_scale;
         enum plan_choice adaptor; /* PLAN_ON: of `adaptor_shape`, still kept only if it pays */
         bool adaptor_force;
-        struct adaptor_shape adaptor_shape;
+        struct adaptor_shape adaptor_shape; /* its `type` NONE: whichever weights are better */
+        bool order_given;                   /* else what pays */
+        enum adaptor_order order;
         struct source *source;
         struct counts *counts; /* of the rows' use; NULL: all alike */
         uint64_t seed;
@@ -45,13 +49,14 @@ struct plan_request {
 
 struct plan {
         struct table_header header; /* complete */
-        struct adaptor adaptor;
-        struct adaptor_solver solver;
+        struct adaptor_fit adaptor;
+        enum adaptor_order order;
+        uint32_t row_rounds; /* of alternation */
         struct survey survey;
         struct tier_histogram *histogram; /* of all rows; NULL: there is one tier */
         struct tier_allocation tiers;     /* where the header has more than one */
         struct coder_effort effort;       /* for the final training */
-        char note[256];                   /* on the adaptor, for the user */
+        char note[PLAN_NOTE_BYTES];       /* on the adaptor, for the user */
 };
 
 int plan_make(const struct plan_request *request, const struct sample *sample,

@@ -370,12 +370,14 @@ int rvq_train(const struct rvq_shape *shape, const struct rvq_samples *samples,
         size_t residual_bytes = samples->n * samples->n_slots * sizeof(float);
         _cleanup_(freep) float *residuals = malloc(residual_bytes);
         _cleanup_(freep) uint8_t *codes = malloc(samples->n * shape->n_stages);
-        int r;
+        int r = 0;
 
         if (!residuals || !codes)
                 return -ENOMEM;
         memcpy(residuals, samples->values, residual_bytes);
-        r = train_greedy(shape, samples, residuals, effort, seed, n_threads, codes, ret_codebooks);
+        if (!effort->warm)
+                r = train_greedy(shape, samples, residuals, effort, seed, n_threads, codes,
+                                 ret_codebooks);
         if (r < 0)
                 return r;
         return run_passes(shape, samples, effort, effort->joint_passes, effort->temperature, seed,

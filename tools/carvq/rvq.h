@@ -84,6 +84,7 @@ struct rvq_effort {
         uint32_t joint_passes; /* at most, over all stages */
         uint32_t width;        /* of the search, 0: default */
         float temperature;     /* of the first joint pass; 0: no perturbation */
+        bool warm;             /* go on from the codebooks there are, by joint passes alone */
         /* May be NULL: called after each pass, and for those that were not needed. */
         void (*passed)(void *userdata, uint32_t n_passes);
         void *userdata;

@@ -110,7 +110,8 @@ static void seed_centroids(const struct trellis_shape *shape, const struct trell
 static int run_passes(struct coding *c, struct sums *sums, const struct trellis_effort *effort,
                       unsigned n_threads, float *centroids) {
         for (uint32_t i = 0; i < effort->n_passes; i++) {
-                bool early = 2 * i < effort->n_passes && c->samples->n_rows >= 2 * EARLY_SHARE;
+                bool early = !effort->warm && 2 * i < effort->n_passes &&
+                             c->samples->n_rows >= 2 * EARLY_SHARE;
                 int r;
 
                 c->step = early ? EARLY_SHARE : 1;
@@ -148,7 +149,8 @@ int trellis_train(const struct trellis_shape *shape, const struct trellis_sample
         for (unsigned i = 0; r >= 0 && i < n_threads; i++)
                 r = trellis_scratch_init(&coding.scratch[i], shape, bits_min);
         if (r >= 0) {
-                seed_centroids(shape, samples, seed, ret_centroids);
+                if (!effort->warm)
+                        seed_centroids(shape, samples, seed, ret_centroids);
                 r = run_passes(&coding, &sums, effort, n_threads, ret_centroids);
         }
         for (unsigned i = 0; coding.scratch && i < n_threads; i++)

@@ -61,6 +61,7 @@ struct trellis_samples {
 
 struct trellis_effort {
         uint32_t n_passes;
+        bool warm; /* go on from the centroids there are */
         /* May be NULL: called after each pass. */
         void (*passed)(void *userdata, uint32_t n_passes);
         void *userdata;
