@@ -15,10 +15,14 @@
 
 /* A second round of alternation doubles the time to encode and leaves 0.3 % less than one, which
  * leaves 0.5 % less than none (three components, 32,768 x 640 of Gemma at 1.6 bits). */
+/* Of the first pass, in deviations of a codebook's entries. MiniLM: 0.4 % less error with stages of
+ * 4 bits, 0.2 % with 8; from 0.1 on it is less. */
+#define ANNEALING 0.03f
+
 const struct plan_effort plan_presets[] = {
-        [PLAN_FAST] = { 10, 8, 6, 10, 8, 1 },
-        [PLAN_DEFAULT] = { 12, 8, 10, 20, 12, 1 },
-        [PLAN_BEST] = { 14, 16, 12, 30, 16, 2 },
+        [PLAN_FAST] = { 10, 8, 6, 10, 0, 8, 1 },
+        [PLAN_DEFAULT] = { 12, 8, 10, 20, ANNEALING, 12, 1 },
+        [PLAN_BEST] = { 14, 16, 12, 30, ANNEALING, 16, 2 },
 };
 
 /* ---- Bytes ---- */

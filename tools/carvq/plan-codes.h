@@ -14,6 +14,7 @@ struct plan_effort {
         uint32_t window_bits;                /* at most */
         uint32_t n_components;               /* of an adaptor, at most */
         uint32_t lloyd_passes, joint_passes; /* RVQ */
+        float temperature;                   /* of its perturbation, at first */
         uint32_t n_passes;                   /* trellis */
         uint32_t row_rounds;                 /* of alternation */
 };

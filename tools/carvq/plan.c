@@ -99,6 +99,7 @@ static void set_effort(const struct plan_request *request, struct plan *plan) {
         plan->effort = (struct coder_effort){
                 .rvq = { .lloyd_passes = plan_presets[request->preset].lloyd_passes,
                          .joint_passes = plan_presets[request->preset].joint_passes,
+                         .temperature = plan_presets[request->preset].temperature,
                          .width = request->width },
                 .trellis = { .n_passes = plan_presets[request->preset].n_passes },
         };
