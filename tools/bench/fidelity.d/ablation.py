@@ -24,8 +24,8 @@ def arguments():
     add = parser.add_argument
     packing.add_arguments(parser)
     add("--rate", type=float, default=1.6, help="bits a parameter, default 1.6")
-    add("--tables", type=lambda s: s.split(","), default=["minilm", "gemma"],
-        help="of " + ",".join(packing.TABLES) + "; default minilm,gemma")
+    add("--tables", type=lambda s: s.split(","), default=["minilm", "gemma8"],
+        help="of " + ",".join(packing.TABLES) + "; default minilm,gemma8")
     add("--options", default=str(packing.HERE / "ablation.json"), metavar="FILE",
         help="list of {what, options}; {bits} stands for the rate")
     return parser.parse_args()

@@ -31,7 +31,8 @@ TABLES = {
     "normal": Table("N(0,1)", None),
     "minilm": Table("all-MiniLM-L6-v2, word embeddings", "minilm.safetensors"),
     "gemma": Table("Gemma 3 270M, token embeddings", "gemma3-270m.gguf"),
-    "narrow": Table("Gemma 3 270M, the first 100 columns", None),
+    "narrow": Table("Gemma 3 270M, the first 100 columns of 100,000 rows", None),
+    "gemma8": Table("Gemma 3 270M, token embeddings, every 8th row", None),
 }
 
 
@@ -89,6 +90,8 @@ class Packer:
             return np.random.default_rng(1).standard_normal((20000, 2048), dtype=np.float32)
         if name == "narrow":
             return np.ascontiguousarray(self.table("gemma")[:100000, :100])
+        if name == "gemma8":
+            return np.ascontiguousarray(self.table("gemma")[::8])
         load = {"minilm": common.load_minilm, "gemma": common.load_gemma}[name]
         return load(str(self.models / TABLES[name].model))
 
@@ -152,10 +155,15 @@ class Packer:
 
 def describe(p):
     """What the packer chose, from the parameters that `carvq info` prints."""
-    words = [f"h={p['subvector_dims']} {p['n_stages']}x{p['codebook_bits']} bits"]
-    words += [f"groups of {p['group_rows']}x{p['group_cols']}"]
-    words += ["scale"] if p["row_scale"] else []
-    if p["latent_dims"]:
-        shape = "x".join(str(v) for v in [p["latent_dims"], *p["hidden_dims"]] if v)
-        words.append(f"{p.get('adaptor', 'adaptor')} {shape}")
+    bits = [str(t["code_bits"]) for t in p["tiers"] if t["of"] == "codes"]
+    if p["n_stages"] > 1:
+        bits = [f"{p['n_stages']}x{p['codebook_bits']}"]
+    words = [f"d={p['subvector_dims']} {'/'.join(bits)} bits"]
+    if p["window_bits"] > p["codebook_bits"]:
+        words.append(f"window {p['window_bits']}")
+    words += ["row scale"] if p["row_scale"] else []
+    words += ["column scale"] if p["col_scale"] else []
+    if p["adaptor"] != "none":
+        shape = [str(v) for v in [p["latent_dims"], *p["hidden_dims"]] if v]
+        words.append("mean" if not shape else "adaptor " + "x".join(shape))
     return ", ".join(words)

@@ -48,8 +48,8 @@ def arguments():
     packing.add_arguments(parser)
     add("--rates", type=lambda s: [float(r) for r in s.split(",")], default=list(RATES),
         help="bits a parameter, default " + ",".join(map(str, RATES)))
-    add("--tables", type=lambda s: s.split(","), default=list(packing.TABLES),
-        help="of " + ",".join(packing.TABLES))
+    add("--tables", type=lambda s: s.split(","), default=list(CHOICES),
+        help="of " + ",".join(CHOICES))
     add("--full-sweep", action="store_true",
         help="every width, code and codebook scope in Faiss instead of the few that won; hours")
     add("--effort", choices=("medium", "fine"), default="fine",
@@ -58,9 +58,9 @@ def arguments():
     add("--eval-rows", type=int, default=2000, help="random rows to compare, default 2000")
     add("--seed", type=int, default=1)
     args = parser.parse_args()
-    unknown = set(args.tables) - set(packing.TABLES)
+    unknown = set(args.tables) - set(CHOICES)
     if unknown:
-        known = ", ".join(packing.TABLES)
+        known = ", ".join(CHOICES)
         parser.error(f"no table {', '.join(sorted(unknown))}; there are {known}")
     return args
 
