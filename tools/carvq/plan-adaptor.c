@@ -27,7 +27,7 @@
 
 /* A scale gives small rows the same relative error as large ones, which the squared error does not
  * count: in a near tie it wins. */
-#define ROW_SCALE_TIE 1.01
+#define ROW_SCALE_TIE 1.02
 
 /* A component that does not gain this is noise of the sample. */
 #define COMPONENT_GAIN 0.999

@@ -10,8 +10,14 @@
 
 #include "lib/codec/half.h"
 
-#define META_BYTES    512u /* what the meta chunk takes at most, as packed */
-#define NARROWER_GAIN 1.05 /* of the error, for twice the look-ups of decoding */
+#define META_BYTES 512u /* what the meta chunk takes at most, as packed */
+/*
+ * Of the error, for twice the look-ups: 1.55 times the time to decode a row. Of narrow rows a
+ * codebook and whole bytes take a larger share, and there is less to win elsewhere.
+ */
+#define NARROWER_GAIN 1.05
+#define NARROW_GAIN   1.01
+#define NARROW_N_DIMS 256u
 
 /* A second round of alternation doubles the time to encode and leaves 0.3 % less than one, which
  * leaves 0.5 % less than none (three components, 32,768 x 640 of Gemma at 1.6 bits). */
@@ -324,6 +330,7 @@ int plan_decide_codes(const struct plan_request *request, struct plan *plan,
                       struct fault *ret_fault) {
         struct spending best = { .r = -ENOSPC, .bits_min = INFINITY };
         uint64_t n_outliers = plan->survey.n_outliers;
+        double gain = plan->header.n_dims < NARROW_N_DIMS ? NARROW_GAIN : NARROWER_GAIN;
         int r;
 
         if (!request->bits_given && is_small(request, plan->header)) {
@@ -333,12 +340,11 @@ int plan_decide_codes(const struct plan_request *request, struct plan *plan,
         plan->histogram = calloc(1, sizeof(*plan->histogram));
         r = plan->histogram ? weigh_rows(request, &plan->survey, plan->histogram, ret_fault)
                             : -ENOMEM;
-        /* Sub-vectors half as wide take twice the look-ups, which have to be worth something. */
         for (uint32_t dims = 4; r >= 0 && dims > 0; dims /= 2) {
                 struct spending s = { .header = plan->header };
 
                 r = spend(request, plan->histogram, n_outliers, dims, &s);
-                if (s.r >= 0 && (best.r < 0 || s.tiers.error * NARROWER_GAIN < best.tiers.error))
+                if (s.r >= 0 && (best.r < 0 || s.tiers.error * gain < best.tiers.error))
                         best = s;
                 best.bits_min = MIN(best.bits_min, s.bits_min);
         }
