@@ -47,7 +47,7 @@ static struct survey look(const struct adaptor_solver *solver, bool row_scale, u
         _cleanup_(source_freep) struct source *source = NULL;
         _cleanup_(sample_deinit) struct sample sample = { 0 };
         struct progress progress;
-        struct survey survey;
+        struct survey survey = { 0 };
         struct fault fault = { 0 };
         int r = source_open(path, &source, &fault);
 
@@ -149,12 +149,43 @@ static void test_too_many(void **state) {
         expect_outliers(NULL, true, NULL, 0);
 }
 
+static double energy_of(size_t row) {
+        double sum = 0;
+
+        for (size_t d = 0; d < N_DIMS; d++)
+                sum += (double)rows[row][d] * (double)rows[row][d];
+        return sum;
+}
+
+/* To a quarter of an octave, whatever is in the other rows; what is far off is just that. */
+static void test_energy(void **state) {
+        (void)state;
+        fill_normal();
+        for (size_t d = 0; d < N_DIMS; d++) {
+                rows[1][d] *= 2;
+                rows[2][d] *= 1e-10f;
+                rows[3][d] = 0;
+        }
+        write_rows();
+        {
+                _cleanup_(survey_deinit) struct survey survey = look(NULL, true, 2);
+
+                for (size_t i = 0; i < 100; i++) {
+                        double seen = (double)survey_energy(&survey, i) * N_DIMS;
+
+                        if (i == 2 || i == 3)
+                                assert_true(seen < 1e-6);
+                        else
+                                assert_true(fabs(seen / energy_of(i) - 1) < 0.12);
+                }
+        }
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_spikes),
-                cmocka_unit_test(test_columns),
-                cmocka_unit_test(test_adaptor),
-                cmocka_unit_test(test_too_many),
+                cmocka_unit_test(test_spikes),  cmocka_unit_test(test_columns),
+                cmocka_unit_test(test_adaptor), cmocka_unit_test(test_too_many),
+                cmocka_unit_test(test_energy),
         };
         int fd, failed;
 
