@@ -14,9 +14,9 @@
 #include "tools/carvq/rng.h"
 
 #define SEED     UINT64_C(20261122)
-#define N_VALUES (320u << 10)
+#define N_VALUES (160u << 10)
 #define N_DIMS   512u
-#define TOLERATE 0.08 /* of the error: a quarter of what a bit a sub-vector of four buys */
+#define TOLERATE 0.10 /* of the error: a third of what a bit a sub-vector of four buys */
 
 /* Trained on all rows, twice as many values as a large codebook needs, and measured on them. */
 static double measure(uint32_t n_dims, uint32_t subvector_dims, uint32_t code_bits,
@@ -50,11 +50,10 @@ static void test_model(void **state) {
         /* Codebooks that so few rows can train. Above five bits a value the model is off by more,
          * and nothing is left to choose. */
         static const uint32_t shapes[][4] = {
-                { 4, 2, 8, N_DIMS },  { 4, 4, 8, N_DIMS },  { 4, 6, 8, N_DIMS },
-                { 4, 6, 10, N_DIMS }, { 4, 8, 10, N_DIMS }, { 2, 2, 8, N_DIMS },
-                { 2, 4, 8, N_DIMS },  { 2, 6, 8, N_DIMS },  { 2, 4, 10, N_DIMS },
-                { 2, 8, 10, N_DIMS }, { 1, 3, 8, N_DIMS },  { 1, 4, 10, N_DIMS },
-                { 1, 5, 10, N_DIMS }, { 4, 6, 10, 100 },    { 2, 5, 10, 100 },
+                { 4, 2, 8, N_DIMS }, { 4, 4, 8, N_DIMS }, { 4, 6, 8, N_DIMS }, { 4, 6, 9, N_DIMS },
+                { 4, 8, 9, N_DIMS }, { 2, 2, 8, N_DIMS }, { 2, 4, 8, N_DIMS }, { 2, 6, 8, N_DIMS },
+                { 2, 4, 9, N_DIMS }, { 2, 7, 9, N_DIMS }, { 1, 3, 8, N_DIMS }, { 1, 4, 9, N_DIMS },
+                { 1, 5, 9, N_DIMS }, { 4, 6, 9, 100 },    { 2, 5, 9, 100 },
         };
 
         (void)state;
