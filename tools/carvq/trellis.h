@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Trellis coding of rows (Marcellin, Fischer 1990; the bit-shift trellis of Tseng et al.: QTIP,
- * 2024): the centroid of a sub-vector is chosen by the last `window_bits` bits of the row's stream,
+ * 2024): the centroid of a sub-vector is chosen by `window_bits` bits of the row's stream,
  * of which `code_bits` are its own. So neighbours share bits, and a row is coded as a whole: the
  * best path is found by dynamic programming (Viterbi 1967). The string is a ring, so that no bits
  * serve a few sub-vectors alone (tail-biting: Ma, Wolf 1986). Works on plain arrays of floats;
