@@ -28,8 +28,10 @@ import language_text
 PACKED = {
     "carvq-1.6": "--bits 1.6",
     "carvq-2.4": "--bits 2.4",
+    "carvq-3.0": "--bits 3.0",
     "tiered-1.6": "--bits 1.6 --counts {counts}",
     "tiered-2.4": "--bits 2.4 --counts {counts}",
+    "rank-1.6": "--bits 1.6 --counts rank",
 }
 ROUNDED = {"int4": 4, "int3": 3, "int2": 2}
 
