@@ -10,8 +10,8 @@
 #include <cmocka.h>
 #include <math.h>
 
+#include "normal-values.h"
 #include "tools/carvq/plan-codes.h"
-#include "tools/carvq/rng.h"
 
 #define SEED     UINT64_C(20261122)
 #define N_VALUES (160u << 10)
@@ -23,24 +23,17 @@ static double measure(uint32_t n_dims, uint32_t subvector_dims, uint32_t code_bi
                       uint32_t window_bits) {
         const size_t n_rows = N_VALUES / n_dims;
         const struct coder_effort effort = { .trellis = { .n_passes = 8 } };
-        struct rng rng = rng_stream(SEED, 1);
         struct table_header h = { .n_rows = n_rows, .n_dims = n_dims, .codec = TABLE_CODEC_CARVQ };
-        _cleanup_(freep) float *rows = malloc(N_VALUES * sizeof(float));
-        _cleanup_(freep) uint8_t *records = malloc(N_VALUES * 2);
+        _cleanup_(freep) float *rows = normal_values(SEED, 1, N_VALUES);
         struct quantizer_rows all = { .rows = rows, .n_rows = n_rows };
         struct closeness closeness;
         struct quantizer q;
         struct fault fault = { 0 };
-        size_t n_bytes;
 
-        assert_true(rows && records);
-        for (size_t i = 0; i < N_VALUES; i++)
-                rows[i] = rng_normal(&rng);
         plan_set_codes(&h, subvector_dims, code_bits, window_bits);
-        closeness_init(&closeness);
         if (quantizer_init(&q, &h, NULL, ADAPTOR_BEFORE, 0, &fault) < 0 ||
             quantizer_train(&q, &all, NULL, &effort, SEED, 2, &fault) < 0 ||
-            quantizer_encode(&q, &all, records, &n_bytes, &closeness, &fault) < 0)
+            quantizer_leftovers(&q, &all, 2, NULL, &closeness, &fault) < 0)
                 fail_msg("%s", fault.text);
         quantizer_deinit(&q);
         return closeness_rel_mse(&closeness);

@@ -10,19 +10,13 @@
 
 #include <cmocka.h>
 
-#include "tools/carvq/rng.h"
+#include "normal-values.h"
 #include "tools/carvq/rvq.h"
 
 #define SEED UINT64_C(20260101)
 
 static float *random_values(size_t n, uint64_t stream) {
-        struct rng rng = rng_stream(SEED, stream);
-        float *values = malloc(n * sizeof(float));
-
-        assert_non_null(values);
-        for (size_t i = 0; i < n; i++)
-                values[i] = rng_normal(&rng);
-        return values;
+        return normal_values(SEED, stream, n);
 }
 
 static double squared_distance(const float *x, const float *y, size_t n) {

@@ -8,19 +8,13 @@
 
 #include <cmocka.h>
 
-#include "tools/carvq/rng.h"
+#include "normal-values.h"
 #include "tools/carvq/trellis.h"
 
 #define SEED UINT64_C(20260202)
 
 static float *random_values(size_t n, uint64_t stream) {
-        struct rng rng = rng_stream(SEED, stream);
-        float *values = malloc(n * sizeof(float));
-
-        assert_non_null(values);
-        for (size_t i = 0; i < n; i++)
-                values[i] = rng_normal(&rng);
-        return values;
+        return normal_values(SEED, stream, n);
 }
 
 static float *random_centroids(const struct trellis_shape *shape, uint64_t stream) {

@@ -243,11 +243,11 @@ static int enter_after(struct contest *c, struct fault *ret_fault) {
         struct quantizer_rows rows = { .rows = train->rows, .n_rows = train->n_rows };
         _cleanup_(freep) float *left = malloc(train->n_rows * c->header.n_dims * sizeof(float));
         struct adaptor_shape shape;
-        double error;
+        struct closeness closeness;
         int n_latents, r;
 
         r = left ? quantizer_leftovers(&c->trial.quantizer, &rows, c->request->n_threads, left,
-                                       &error, ret_fault)
+                                       &closeness, ret_fault)
                  : -ENOMEM;
         if (r >= 0)
                 r = count_components(c, left, train->n_rows, &n_latents);

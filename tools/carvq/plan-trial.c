@@ -5,13 +5,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "parallel.h"
 #include "plan-codes.h"
 #include "rng.h"
 
 #define TRIAL_SUBVECTORS (64u << 10)
 #define TRIAL_ROWS_BYTES (4u << 20)
-#define BLOCK_BYTES      (256u << 10)
 
 static const struct coder_effort trial_effort = {
         .rvq = { .lloyd_passes = 6, .joint_passes = 6 },
@@ -23,7 +21,6 @@ void trial_deinit(struct trial *t) {
         sample_deinit(&t->train);
         sample_deinit(&t->held);
         quantizer_deinit(&t->quantizer);
-        free(t->blocks);
 }
 
 int trial_init(struct trial *t, const struct plan_request *request, const struct sample *sample,
@@ -35,11 +32,9 @@ int trial_init(struct trial *t, const struct plan_request *request, const struct
 
         t->request = request;
         t->progress = progress;
-        t->n_block_rows = MAX(BLOCK_BYTES / sizeof(float) / n_dims, 1u);
         t->train.rows = malloc(MIN(n_train, 4 * n_max) * n_dims * sizeof(float));
         t->held.rows = malloc(MIN(n_held, n_max) * n_dims * sizeof(float));
-        t->blocks = calloc(div_round_up(n_held, t->n_block_rows), sizeof(*t->blocks));
-        if (!t->train.rows || !t->held.rows || !t->blocks)
+        if (!t->train.rows || !t->held.rows)
                 return -ENOMEM;
         for (size_t i = 0; i < sample->n_rows; i++) {
                 bool held = i % ADAPTOR_HOLDOUT == ADAPTOR_HOLDOUT - 1;
@@ -56,30 +51,11 @@ int trial_init(struct trial *t, const struct plan_request *request, const struct
         return 0;
 }
 
-static int trial_block(void *userdata, size_t item, unsigned thread, struct fault *ret_fault) {
-        struct trial *t = userdata;
-        size_t first = item * t->n_block_rows, n_bytes;
-        struct quantizer_rows rows = {
-                .rows = t->held.rows + first * t->request->header.n_dims,
-                .n_rows = MIN(t->n_block_rows, t->held.n_rows - first),
-                .row_first = first,
-        };
-        _cleanup_(freep) uint8_t *records =
-                malloc(rows.n_rows * t->quantizer.coder.layout.record_bytes);
-
-        (void)thread;
-        if (!records)
-                return -ENOMEM;
-        closeness_init(&t->blocks[item]);
-        return quantizer_encode(&t->quantizer, &rows, records, &n_bytes, &t->blocks[item],
-                                ret_fault);
-}
-
 int trial_run(struct trial *t, const struct table_header *header, struct adaptor_fit *fit,
               enum adaptor_order order, double *ret_error, struct fault *ret_fault) {
         struct quantizer_rows train = { .rows = t->train.rows, .n_rows = t->train.n_rows };
-        size_t n_blocks = div_round_up(t->held.n_rows, t->n_block_rows);
-        struct closeness sum;
+        struct quantizer_rows held = { .rows = t->held.rows, .n_rows = t->held.n_rows };
+        struct closeness closeness;
         int r;
 
         quantizer_deinit(&t->quantizer);
@@ -92,7 +68,8 @@ int trial_run(struct trial *t, const struct table_header *header, struct adaptor
                             &trial_effort, rng_mix(t->request->seed + PLAN_STREAM_TRIAL),
                             t->request->n_threads, ret_fault);
         if (r >= 0)
-                r = parallel_for(t->request->n_threads, n_blocks, trial_block, t, ret_fault);
+                r = quantizer_leftovers(&t->quantizer, &held, t->request->n_threads, NULL,
+                                        &closeness, ret_fault);
         progress_update(t->progress, ++t->n_done);
         if (r == -ERANGE) {
                 *ret_error = INFINITY;
@@ -100,9 +77,6 @@ int trial_run(struct trial *t, const struct table_header *header, struct adaptor
         }
         if (r < 0)
                 return r;
-        closeness_init(&sum);
-        for (size_t i = 0; i < n_blocks; i++)
-                closeness_add(&sum, &t->blocks[i]);
-        *ret_error = closeness_rel_mse(&sum);
+        *ret_error = closeness_rel_mse(&closeness);
         return 0;
 }

@@ -13,8 +13,6 @@ struct trial {
         uint64_t n_done;            /* trials */
         struct sample train, held;  /* both of the sample, evenly */
         struct quantizer quantizer; /* of the last trial, trained */
-        struct closeness *blocks;
-        size_t n_block_rows;
 };
 
 /* Row 7, 15, 23 ... are held out, as in adaptor_train(): it never saw them either. */

@@ -20,7 +20,7 @@ struct training {
         float *targets; /* [n_rows][n_dims]: of the codes, normalized as they are trained */
         float *weights; /* [n_rows] */
         float *left;    /* [n_rows][n_dims]: by the codes; only if there is alternation */
-        double error;   /* of the rows, sum of squares; the same */
+        struct closeness closeness; /* of the rows; the same */
         struct fault *fault;
 };
 
@@ -129,7 +129,7 @@ static int train_next(struct training *t, struct quantizer *next, struct adaptor
 static int alternate(struct training *t, struct quantizer *q) {
         struct quantizer next = *q;
         struct adaptor_fit fit = { 0 };
-        double error = INFINITY;
+        struct closeness closeness;
         int r;
 
         r = coder_copy(&q->coder, &next.coder);
@@ -141,12 +141,13 @@ static int alternate(struct training *t, struct quantizer *q) {
                                             .seed = t->refit->seed };
         r = train_next(t, &next, &fit);
         if (r >= 0)
-                r = quantizer_leftovers(&next, t->rows, t->n_threads, t->targets, &error, t->fault);
-        if (r >= 0 && error < t->error) {
+                r = quantizer_leftovers(&next, t->rows, t->n_threads, t->targets, &closeness,
+                                        t->fault);
+        if (r >= 0 && closeness.error < t->closeness.error) {
                 struct coder coder = q->coder;
                 float *left = t->left;
 
-                t->error = error;
+                t->closeness = closeness;
                 t->left = t->targets;
                 t->targets = left;
                 q->coder = next.coder;
@@ -170,7 +171,7 @@ static int train_order(struct training *t, struct quantizer *q) {
                 return 0;
         if (q->order == ADAPTOR_AFTER)
                 q->solver = NULL;
-        r = quantizer_leftovers(q, t->rows, t->n_threads, t->left, &t->error, t->fault);
+        r = quantizer_leftovers(q, t->rows, t->n_threads, t->left, &t->closeness, t->fault);
         if (r >= 0 && q->order == ADAPTOR_AFTER) {
                 r = adaptor_fit_make(t->refit, t->left, t->rows->n_rows, t->n_threads);
                 q->solver = &t->refit->solver;

@@ -333,7 +333,7 @@ static int leave_block(void *userdata, size_t item, unsigned thread, struct faul
                 .row_first = l->rows->row_first + first,
                 .tiers = l->rows->tiers ? l->rows->tiers + first : NULL,
         };
-        struct sink sink = { .left = l->left + at, .closeness = &l->blocks[item] };
+        struct sink sink = { .left = l->left ? l->left + at : NULL, .closeness = &l->blocks[item] };
 
         (void)thread;
         closeness_init(sink.closeness);
@@ -341,13 +341,12 @@ static int leave_block(void *userdata, size_t item, unsigned thread, struct faul
 }
 
 int quantizer_leftovers(const struct quantizer *q, const struct quantizer_rows *rows,
-                        unsigned n_threads, float *ret_left, double *ret_error,
+                        unsigned n_threads, float *ret_left, struct closeness *ret_closeness,
                         struct fault *ret_fault) {
         size_t n_block = MAX(BLOCK_BYTES / sizeof(float) / q->coder.header.n_dims, 1u);
         size_t n_blocks = div_round_up(rows->n_rows, n_block);
         _cleanup_(freep) struct closeness *blocks = malloc(n_blocks * sizeof(*blocks));
         struct leaving leaving = { q, rows, n_block, ret_left, blocks };
-        struct closeness sum;
         int r;
 
         if (!blocks)
@@ -355,9 +354,8 @@ int quantizer_leftovers(const struct quantizer *q, const struct quantizer_rows *
         r = parallel_for(n_threads, n_blocks, leave_block, &leaving, ret_fault);
         if (r < 0)
                 return r;
-        closeness_init(&sum);
+        closeness_init(ret_closeness);
         for (size_t i = 0; i < n_blocks; i++)
-                closeness_add(&sum, &blocks[i]);
-        *ret_error = sum.error;
+                closeness_add(ret_closeness, &blocks[i]);
         return 0;
 }

@@ -51,12 +51,12 @@ int quantizer_train(struct quantizer *quantizer, const struct quantizer_rows *ro
                     unsigned n_threads, struct fault *ret_fault);
 
 /*
- * What the codes leave of rows once these are encoded ([n_rows][n_dims]), and the sum of squared
- * errors of the whole. Rows of a tier without codes have nothing to teach an adaptor: of those it
- * is what the present one makes of them.
+ * How close rows come once they are encoded, and what the codes leave of them ([n_rows][n_dims];
+ * may be NULL). Rows of a tier without codes have nothing to teach an adaptor: of those it is what
+ * the present one makes of them.
  */
 int quantizer_leftovers(const struct quantizer *quantizer, const struct quantizer_rows *rows,
-                        unsigned n_threads, float *ret_left, double *ret_error,
+                        unsigned n_threads, float *ret_left, struct closeness *ret_closeness,
                         struct fault *ret_fault);
 
 /* Encodes rows into records one after another and adds to *closeness. Thread-safe. */
