@@ -55,7 +55,8 @@ static enum ring_status job_prepare(struct seat *seat, const struct ring_submiss
                 return RING_STATUS_INVALID;
         if (reserve(&job->words, &job->words_size, (size_t)s->n_ids + s->n_bags, sizeof(uint64_t)) <
                     0 ||
-            (s->pooling && reserve(&job->bag.values, &job->bag_size, n_cols, sizeof(float)) < 0))
+            (s->pooling &&
+             reserve(&job->piece.bag.values, &job->bag_size, n_cols, sizeof(float)) < 0))
                 return RING_STATUS_NO_MEMORY;
         memcpy(job->words, seat->ring.ids + s->ids_offset, s->n_ids * sizeof(uint64_t));
         memcpy(job->words + s->n_ids, seat->ring.ids + s->bags_offset,
@@ -85,6 +86,11 @@ static enum ring_status job_prepare(struct seat *seat, const struct ring_submiss
         }
 }
 
+/* Rows that the client has not been told of. */
+static uint32_t n_fresh(const struct serve_job *job) {
+        return (uint32_t)job->piece.n_rows - job->n_completed;
+}
+
 static void job_end(struct seat *seat, enum ring_status status, uint64_t detail) {
         struct serve_job *job = &seat->job;
         uint64_t now = clock_ns();
@@ -97,14 +103,10 @@ static void job_end(struct seat *seat, enum ring_status status, uint64_t detail)
                                                   .user_data = job->user_data,
                                                   .status = status,
                                                   .row_first = job->n_completed,
-                                                  .n_rows = job->n_done - job->n_completed,
+                                                  .n_rows = n_fresh(job),
                                                   .detail = detail,
                                           });
         job->active = false;
-}
-
-static void next_bag(struct serve_job *job) {
-        job->bag = (struct codec_bag){ .values = job->bag.values };
 }
 
 static void job_start(struct seat *seat) {
@@ -119,35 +121,14 @@ static void job_start(struct seat *seat) {
         job->user_data = s.user_data;
         job->start_ns =
                 s.submit_ns <= now && now - s.submit_ns < LATENCY_NS_MAX ? s.submit_ns : now;
-        job->n_rows = job->n_done = job->n_completed = 0;
-        next_bag(job);
+        job->n_rows = job->n_completed = 0;
+        job->piece = (struct codec_piece){
+                .request = &job->request,
+                .bag.values = job->piece.bag.values,
+        };
         status = job_prepare(seat, &s, &detail);
         if (status != RING_STATUS_OK)
                 job_end(seat, status, detail);
-}
-
-struct piece {
-        struct serve_job *job;
-        struct codec_context *context;
-        struct codec_cost cost;
-};
-
-static void decode_bags(struct piece *p, const struct codec_table *table, uint64_t n_ids) {
-        struct serve_job *job = p->job;
-
-        while (n_ids && job->n_done < job->n_rows) {
-                uint64_t n_before = job->bag.n_ids;
-                bool whole = codec_bag_add(p->context, table, &job->request, job->n_done, n_ids,
-                                           &job->bag, &p->cost);
-
-                n_ids -= MIN(n_ids,
-                             MAX(job->bag.n_ids - n_before, 1u)); /* an empty bag costs, too */
-                if (!whole)
-                        return;
-                codec_bag_write(p->context, table, &job->request, job->n_done, &job->bag, &p->cost);
-                next_bag(job);
-                job->n_done++;
-        }
 }
 
 static uint32_t rows_per_piece(const struct table_contents *c) {
@@ -156,51 +137,53 @@ static uint32_t rows_per_piece(const struct table_contents *c) {
         return (uint32_t)MAX(MIN(PIECE_VALUES / c->header.n_dims, PIECE_WEIGHTS / n_weights), 1u);
 }
 
-/* Runs under the guard: owns nothing. */
-static void decode_piece(void *userdata) {
-        struct piece *p = userdata;
-        struct serve_job *job = p->job;
-        const struct codec_table *table = &job->table->file.table;
-        uint32_t n = rows_per_piece(&table->contents);
+struct step {
+        struct codec_context *context;
+        const struct codec_table *table;
+        struct codec_piece *piece;
+};
 
-        if (job->request.pooling) {
-                decode_bags(p, table, n);
-                return;
-        }
-        n = MIN(n, job->n_rows - job->n_done);
-        codec_decode(p->context, table, &job->request, job->n_done, n, &p->cost);
-        job->n_done += n;
+/* Runs under the guard: owns nothing. */
+static void decode_step(void *userdata) {
+        struct step *step = userdata;
+
+        codec_decode(step->context, step->table, step->piece, 1);
 }
 
 static void job_piece(struct seat *seat, struct codec_context *context, uint32_t n_room) {
         struct serve_job *job = &seat->job;
         struct store_table *table = job->table;
-        struct piece piece = { .job = job, .context = context };
-        uint32_t n_dims = table->file.table.contents.header.n_dims, n_before = job->n_done;
-        bool sound = guard_run(table->file.map, table->file.map_bytes, decode_piece, &piece);
+        struct step step = { context, &table->file.table, &job->piece };
+        uint32_t n_dims = table->file.table.contents.header.n_dims;
+        uint64_t n_before = job->piece.n_rows;
+        bool sound;
 
-        stats_add_piece(&seat->stats, &piece.cost, job->n_done - n_before, n_dims);
-        stats_add_piece(&table->stats, &piece.cost, job->n_done - n_before, n_dims);
+        job->piece.n_ids_max = rows_per_piece(&table->file.table.contents);
+        job->piece.cost = (struct codec_cost){ 0 };
+        sound = guard_run(table->file.map, table->file.map_bytes, decode_step, &step);
+        stats_add_piece(&seat->stats, &job->piece.cost, job->piece.n_rows - n_before, n_dims);
+        stats_add_piece(&table->stats, &job->piece.cost, job->piece.n_rows - n_before, n_dims);
         if (!sound) {
                 store_table_fail(table);
                 job_end(seat, RING_STATUS_RETIRED, 0);
                 return;
         }
-        if (job->n_done == job->n_rows) {
+        if (job->piece.n_rows == job->n_rows) {
                 job_end(seat, RING_STATUS_OK, 0);
                 return;
         }
         /* The last entry is kept for the end; a piece that finds no room travels with the next one.
          */
-        if (!(job->flags & RING_SUBMISSION_PIECES) || n_room < 2)
+        if (!(job->flags & RING_SUBMISSION_PIECES) || n_room < 2 ||
+            job->piece.n_rows == job->n_completed)
                 return;
         ring_server_complete(&seat->ring, &(struct ring_completion){
                                                   .user_data = job->user_data,
                                                   .flags = RING_COMPLETION_MORE,
                                                   .row_first = job->n_completed,
-                                                  .n_rows = job->n_done - job->n_completed,
+                                                  .n_rows = n_fresh(job),
                                           });
-        job->n_completed = job->n_done;
+        job->n_completed = (uint32_t)job->piece.n_rows;
 }
 
 int serve_step(struct seat *seat, struct codec_context *context, struct fault *ret_fault) {
@@ -243,6 +226,6 @@ bool serve_has_work(struct seat *seat) {
 
 void serve_deinit(struct seat *seat) {
         free(seat->job.words);
-        free(seat->job.bag.values);
+        free(seat->job.piece.bag.values);
         ring_server_deinit(&seat->ring);
 }

@@ -22,12 +22,11 @@ struct serve_job {
         uint64_t start_ns;
         struct store_table *table;
         struct codec_request request;
-        uint32_t n_rows;      /* of output */
-        uint32_t n_done;      /* decoded */
-        uint32_t n_completed; /* told to the client */
-        uint64_t *words;      /* private copies of ids, then bags; grows */
+        struct codec_piece piece; /* how far it is decoded; its bag's values grow */
+        uint32_t n_rows;          /* of output */
+        uint32_t n_completed;     /* told to the client */
+        uint64_t *words;          /* private copies of ids, then bags; grows */
         size_t words_size;
-        struct codec_bag bag; /* the one under way; its values grow */
         size_t bag_size;
 };
 

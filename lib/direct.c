@@ -90,7 +90,6 @@ int direct_lookup(struct carvq_table *table, const struct codec_request *request
         r = codec_request_check(request, &table->shape, &bad_index, &table->error);
         if (r < 0)
                 return r;
-        codec_decode(&table->context, &table->file.table, request, 0, codec_request_rows(request),
-                     &cost);
+        codec_decode_all(&table->context, &table->file.table, request, &cost);
         return 0;
 }

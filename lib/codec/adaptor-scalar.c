@@ -8,8 +8,8 @@
 #include "kernels.h"
 
 size_t codec_scratch_floats(const struct table_header *h) {
-        return codec_scratch_round(h->n_dims) + codec_scratch_round(h->latent_dims) +
-               codec_scratch_round(h->hidden_dims[0]) + codec_scratch_round(h->hidden_dims[1]);
+        return codec_scratch_round(h->latent_dims) + codec_scratch_round(h->hidden_dims[0]) +
+               codec_scratch_round(h->hidden_dims[1]);
 }
 
 void codec_scalar_layer(const struct codec_layer *l, const float *inputs, float *ret_outputs) {
@@ -64,20 +64,13 @@ const uint16_t *codec_adaptor_means(const struct codec_table *table) {
         return layer_at(h->adaptor_type, table->adaptor, 0, h->n_dims, false).biases;
 }
 
-const float *codec_adaptor(const struct codec_table *table, const struct codec_record *record,
-                           codec_layer_fn *run, float *scratch) {
+static void run_layers(const struct codec_table *table, const struct codec_record *record,
+                       codec_layer_fn *run, float *inputs, float *ret_outputs) {
         const struct table_header *h = &table->contents.header;
-        const uint16_t *at = table->adaptor, *means = codec_adaptor_means(table);
-        float *outputs = scratch, *inputs = scratch + codec_scratch_round(h->n_dims);
+        const uint16_t *at = table->adaptor;
         size_t n_in = h->latent_dims;
         struct codec_layer layer;
 
-        if (!h->adaptor_type)
-                return NULL;
-        for (size_t i = 0; means && i < h->n_dims; i++)
-                outputs[i] = half_to_float(means[i]);
-        if (means)
-                return outputs;
         load_latent(h, record->bytes + sizeof(uint16_t) * h->row_scale, inputs);
         for (size_t i = 0; i < ARRAY_SIZE(h->hidden_dims) && h->hidden_dims[i]; i++) {
                 float *hidden = inputs + codec_scratch_round(n_in);
@@ -89,6 +82,13 @@ const float *codec_adaptor(const struct codec_table *table, const struct codec_r
                 n_in = h->hidden_dims[i];
         }
         layer = layer_at(h->adaptor_type, at, n_in, h->n_dims, false);
-        run(&layer, inputs, outputs);
-        return outputs;
+        run(&layer, inputs, ret_outputs);
+}
+
+void codec_adaptor(const struct codec_table *table, const struct codec_record *records,
+                   size_t n_rows, codec_layer_fn *run, float *scratch, size_t stride,
+                   float *ret_outputs) {
+        for (size_t i = 0; i < n_rows; i++)
+                if (!codec_is_int8(table, &records[i]))
+                        run_layers(table, &records[i], run, scratch, ret_outputs + i * stride);
 }

@@ -38,6 +38,9 @@ struct codec_record {
         uint32_t tier;
 };
 
+/* Rows that the adaptor runs for at a time. */
+#define CODEC_BATCH_ROWS 32u
+
 /*
  * One instruction set's functions. The entry of every codec is set; an ISA that has nothing better
  * for one keeps the scalar's. `scratch` is codec_scratch_floats() floats at a multiple of 64 bytes,
@@ -47,17 +50,23 @@ struct codec_kernels {
         const char *name; /* "scalar", "avx512" ... */
         /* The record of row `row` (< n_rows): inside the rows chunk whatever the tier map says. */
         struct codec_record (*find)(const struct codec_table *table, uint64_t row);
-        /* n_dims floats of a row to `ret_values`, each written once. One per codec. */
+        /* n_dims floats of a row to `ret_values`, each written once. One per codec. `addends` are
+         * the adaptor's outputs for the row where it has latents, else NULL. */
         void (*decode[TABLE_CODEC_CARVQ + 1])(const struct codec_table *table,
-                                              const struct codec_record *record, float *scratch,
-                                              float *ret_values);
+                                              const struct codec_record *record,
+                                              const float *addends, float *ret_values);
+        /* The adaptor of a table with latents: n_dims outputs for each of at most CODEC_BATCH_ROWS
+         * records, each `stride` floats (a multiple of 16) from the one before. A row of integers
+         * has no latent, and no outputs. */
+        void (*adaptor)(const struct codec_table *table, const struct codec_record *records,
+                        size_t n_rows, float *scratch, size_t stride, float *ret_outputs);
         void (*f32_to_f16)(const float *values, size_t n, uint16_t *ret_values);
         void (*f32_to_bf16)(const float *values, size_t n, uint16_t *ret_values);
 };
 
 extern const struct codec_kernels codec_kernels_scalar;
 
-/* What a kernel needs to decode a row: the adaptor's input, hidden layers and output. */
+/* What the adaptor's kernel needs. */
 size_t codec_scratch_floats(const struct table_header *header);
 
 /* The best set among `features` (see codec_cpu_features()). */
@@ -164,7 +173,7 @@ uint64_t codec_request_rows(const struct codec_request *request);
 int codec_request_check(const struct codec_request *request, const struct table_header *header,
                         uint64_t *ret_bad_index, struct fault *ret_fault);
 
-/* Scratch for one thread: a row, a pooled row, and the kernel's. Grows to the widest table. */
+/* Scratch for one thread. Grows to the widest table. */
 struct codec_context {
         const struct codec_kernels *kernels;
         float *scratch;
@@ -184,29 +193,43 @@ struct codec_cost {
         uint64_t bytes_written;
 };
 
-/*
- * Output rows [row_first, row_first + n_rows) of a request that has passed codec_request_check().
- * Cannot fail. The output is written once and never read.
- */
-void codec_decode(struct codec_context *context, const struct codec_table *table,
-                  const struct codec_request *request, uint64_t row_first, uint64_t n_rows,
-                  struct codec_cost *cost);
-
-/*
- * Output row `index` of a pooled request in parts, for who must not be held up by a long bag: begin
- * with zeros and `values` of n_cols floats of one's own, add until it says true, then write. The
- * same rows to the bit as codec_decode()'s.
- */
+/* A bag under way. */
 struct codec_bag {
-        float *values;
+        float *values;    /* n_cols; the caller's, who leaves them alone until the bag has ended */
         uint64_t n_ids;   /* looked at so far */
         uint64_t n_added; /* of them, inside the table */
 };
 
-/* The next at most `n_max` ids; true after the bag's last one. */
-bool codec_bag_add(struct codec_context *context, const struct codec_table *table,
-                   const struct codec_request *request, uint64_t index, uint64_t n_max,
-                   struct codec_bag *bag, struct codec_cost *cost);
-void codec_bag_write(struct codec_context *context, const struct codec_table *table,
-                     const struct codec_request *request, uint64_t index, struct codec_bag *bag,
-                     struct codec_cost *cost);
+/*
+ * A request that has passed codec_request_check(), and how far it has come: begin with 0 rows and 0
+ * in the bag. `bag.values` may be NULL where no bag is cut by `n_ids_max`.
+ */
+struct codec_piece {
+        const struct codec_request *request;
+        uint64_t n_ids_max; /* to look at in one call, an empty bag counting as one */
+        uint64_t n_rows;    /* of output that have been written */
+        struct codec_bag bag;
+        struct codec_cost cost;
+};
+
+/*
+ * Takes each piece further, until it has looked at `n_ids_max` ids or is done; all are of the same
+ * table. Together they cost less than one after another: their records are prefetched as one
+ * stream, and the adaptor's batches are filled across them. Cannot fail. The output is written
+ * once and never read. However a request is cut, its rows are the same to the bit.
+ */
+void codec_decode(struct codec_context *context, const struct codec_table *table,
+                  struct codec_piece *pieces, size_t n_pieces);
+
+/* All of one request. */
+static inline void codec_decode_all(struct codec_context *context, const struct codec_table *table,
+                                    const struct codec_request *request, struct codec_cost *cost) {
+        struct codec_piece piece = {
+                .request = request,
+                .n_ids_max = UINT64_MAX,
+                .cost = *cost,
+        };
+
+        codec_decode(context, table, &piece, 1);
+        *cost = piece.cost;
+}

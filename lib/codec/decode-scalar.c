@@ -61,11 +61,12 @@ static size_t entry_at(const struct table_header *h, size_t stage, size_t centro
                        : ((stage << h->window_bits) + centroid) * h->subvector_dims + slot;
 }
 
-/* What becomes of the stages' sums; NULL: nothing. */
+/* What becomes of the stages' sums; NULL: nothing. Of the last two at most one is set. */
 struct finish {
         const float *scale;
         const uint16_t *col_scales; /* half[n_dims] */
         const float *addends;       /* [n_dims] */
+        const uint16_t *means;      /* half[n_dims] */
 };
 
 /* Sub-vectors [first, first + n) of one row, at most a block of them. */
@@ -97,6 +98,8 @@ static void decode_block(const struct codec_table *table, const uint16_t *codebo
                                 v *= half_to_float(finish->col_scales[dim]);
                         if (finish->addends)
                                 v += finish->addends[dim];
+                        if (finish->means)
+                                v += half_to_float(finish->means[dim]);
                         ret_values[dim] = v;
                 }
         }
@@ -111,6 +114,7 @@ void codec_scalar_codes(const struct codec_table *table, const struct codec_reco
                 .scale = record->n_stages ? &scale : NULL,
                 .col_scales = record->n_stages ? table->col_scales : NULL,
                 .addends = addends,
+                .means = codec_adaptor_means(table),
         };
         uint16_t centroids[TABLE_STAGES_MAX][TABLE_BLOCK_CODES];
 
@@ -132,59 +136,57 @@ static void decode_integers(const uint8_t *integers, float scale, size_t n, floa
 }
 
 static void decode_carvq(const struct codec_table *table, const struct codec_record *record,
-                         float *scratch, float *ret_values) {
+                         const float *addends, float *ret_values) {
         if (codec_is_int8(table, record))
                 decode_integers(record->bytes + sizeof(uint16_t),
                                 half_to_float(codec_load_half(record->bytes)),
                                 table->contents.header.n_dims, ret_values);
         else
-                codec_scalar_codes(table, record,
-                                   codec_adaptor(table, record, codec_scalar_layer, scratch),
-                                   ret_values);
+                codec_scalar_codes(table, record, addends, ret_values);
 }
 
 void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,
-                      float *scratch, float *ret_values) {
-        (void)scratch;
+                      const float *addends, float *ret_values) {
+        (void)addends;
         memcpy(ret_values, record->bytes, table->contents.layout.record_bytes);
 }
 
 static void decode_f16(const struct codec_table *table, const struct codec_record *record,
-                       float *scratch, float *ret_values) {
+                       const float *addends, float *ret_values) {
         const uint8_t *bytes = record->bytes;
 
-        (void)scratch;
+        (void)addends;
         for (size_t i = 0; i < table->contents.header.n_dims; i++)
                 ret_values[i] = half_to_float(codec_load_half(bytes + 2 * i));
 }
 
 static void decode_bf16(const struct codec_table *table, const struct codec_record *record,
-                        float *scratch, float *ret_values) {
+                        const float *addends, float *ret_values) {
         const uint8_t *bytes = record->bytes;
 
-        (void)scratch;
+        (void)addends;
         for (size_t i = 0; i < table->contents.header.n_dims; i++)
                 ret_values[i] = bf16_to_float(codec_load_half(bytes + 2 * i));
 }
 
 static void decode_int8(const struct codec_table *table, const struct codec_record *record,
-                        float *scratch, float *ret_values) {
+                        const float *addends, float *ret_values) {
         const uint8_t *bytes = record->bytes;
         float scale;
 
-        (void)scratch;
+        (void)addends;
         memcpy(&scale, bytes, sizeof(scale));
         decode_integers(bytes + sizeof(scale), scale, table->contents.header.n_dims, ret_values);
 }
 
 static void decode_int4(const struct codec_table *table, const struct codec_record *record,
-                        float *scratch, float *ret_values) {
+                        const float *addends, float *ret_values) {
         const uint8_t *bytes = record->bytes;
         size_t n_dims = table->contents.header.n_dims;
         uint16_t codes[TABLE_BLOCK_CODES];
         float scale;
 
-        (void)scratch;
+        (void)addends;
         memcpy(&scale, bytes, sizeof(scale));
         for (size_t i = 0; i < n_dims; i++) {
                 if (i % TABLE_BLOCK_CODES == 0)
@@ -192,6 +194,11 @@ static void decode_int4(const struct codec_table *table, const struct codec_reco
                                      codes);
                 ret_values[i] = scale * (float)((int)codes[i % TABLE_BLOCK_CODES] - 8);
         }
+}
+
+static void adaptor(const struct codec_table *table, const struct codec_record *records,
+                    size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
+        codec_adaptor(table, records, n_rows, codec_scalar_layer, scratch, stride, ret_outputs);
 }
 
 static void f32_to_f16(const float *values, size_t n, uint16_t *ret_values) {
@@ -215,6 +222,7 @@ const struct codec_kernels codec_kernels_scalar = {
                 [TABLE_CODEC_INT4] = decode_int4,
                 [TABLE_CODEC_CARVQ] = decode_carvq,
         },
+        .adaptor = adaptor,
         .f32_to_f16 = f32_to_f16,
         .f32_to_bf16 = f32_to_bf16,
 };

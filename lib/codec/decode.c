@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A request over a table: checked once, then decoded in any number of pieces. Trusts that the
- * request and its arrays are private to the caller and do not change after the check; trusts no
- * value in them before it. The output may be shared memory: it is written once and never read. One
- * context per thread.
+ * Requests over a table, checked before, decoded in any number of pieces. The ids of all pieces of
+ * a call are one stream: each is looked up ahead (its record found and prefetched), decoded, and
+ * put where its piece wants it. Where rows have latents the adaptor runs for a batch of the stream
+ * at a time, so that its weights are read once for all of them, and once for a row that repeats.
+ * The output may be shared memory: it is written once and never read. One context per thread.
  */
 #include "kernels.h"
-
-#include <math.h>
 
 /* Records are found and prefetched this many ids ahead, and no more than this much of each: the
  * hardware follows a stream once it runs, and a core has about a dozen misses in flight. What says
@@ -16,116 +15,15 @@
 #define PREFETCH_BYTES 2048u
 #define LINE_BYTES     64u
 
-/* Room for the record that is being decoded, too; a power of two. */
-#define AHEAD_SLOTS (2 * PREFETCH_IDS)
-
-size_t codec_type_bytes(uint32_t type) {
-        switch (type) {
-        case CODEC_TYPE_F32:
-                return 4;
-        case CODEC_TYPE_F16:
-        case CODEC_TYPE_BF16:
-                return 2;
-        default:
-                return 0;
-        }
-}
-
-uint64_t codec_request_rows(const struct codec_request *request) {
-        return request->pooling ? request->n_bags : request->n_ids;
-}
-
-/* ---- The check ---- */
-
-static int check_bags(const struct codec_request *request, struct fault *ret_fault) {
-        const uint64_t *offsets = request->bag_offsets;
-
-        if (!request->pooling) {
-                if (offsets || request->n_bags)
-                        return fault_set(ret_fault, -EINVAL,
-                                         "bags are given (%" PRIu64 "), expected none without"
-                                         " pooling",
-                                         request->n_bags);
-                return 0;
-        }
-        if (!offsets || !request->n_bags)
-                return fault_set(ret_fault, -EINVAL,
-                                 "n_bags is 0, expected at least 1 with pooling");
-        if (offsets[0] != 0)
-                return fault_set(ret_fault, -EINVAL, "bag_offsets[0] is %" PRIu64 ", expected 0",
-                                 offsets[0]);
-        for (uint64_t i = 1; i < request->n_bags; i++)
-                if (offsets[i] < offsets[i - 1])
-                        return fault_set(ret_fault, -EINVAL,
-                                         "bag_offsets[%" PRIu64 "] is %" PRIu64
-                                         ", expected at least %" PRIu64 ", the one before",
-                                         i, offsets[i], offsets[i - 1]);
-        if (offsets[request->n_bags - 1] > request->n_ids)
-                return fault_set(ret_fault, -EINVAL,
-                                 "bag_offsets[%" PRIu64 "] is %" PRIu64
-                                 ", expected at most %" PRIu64 ", the number of ids",
-                                 request->n_bags - 1, offsets[request->n_bags - 1], request->n_ids);
-        return 0;
-}
-
-static int check_shape(const struct codec_request *request, const struct table_header *h,
-                       struct fault *ret_fault) {
-        uint64_t row_bytes = (uint64_t)request->n_cols * codec_type_bytes(request->type);
-
-        if (!row_bytes && request->n_cols)
-                return fault_set(ret_fault, -EINVAL,
-                                 "output type is %u, expected 0 (f32), 1 (f16) or 2 (bf16)",
-                                 request->type);
-        if (request->pooling > CODEC_POOLING_MEAN)
-                return fault_set(ret_fault, -EINVAL,
-                                 "pooling is %u, expected 0 (none), 1 (sum) or 2 (mean)",
-                                 request->pooling);
-        if (request->out_of_range > CODEC_OUT_OF_RANGE_ZERO)
-                return fault_set(ret_fault, -EINVAL,
-                                 "out-of-range policy is %u, expected 0 (error) or 1 (zero row)",
-                                 request->out_of_range);
-        if (!request->n_cols || !range_inside(request->col_first, request->n_cols, h->n_dims))
-                return fault_set(ret_fault, -EINVAL,
-                                 "columns are %" PRIu32 " from %" PRIu32
-                                 ", expected at least 1 inside the table's %" PRIu32,
-                                 request->n_cols, request->col_first, h->n_dims);
-        if (request->row_stride_bytes < row_bytes)
-                return fault_set(ret_fault, -EINVAL,
-                                 "row stride is %" PRIu64 " bytes, expected at least %" PRIu64,
-                                 request->row_stride_bytes, row_bytes);
-        if (!isfinite(request->scale))
-                return fault_set(ret_fault, -EINVAL, "scale is %f, expected a finite number",
-                                 (double)request->scale);
-        return 0;
-}
-
-int codec_request_check(const struct codec_request *request, const struct table_header *header,
-                        uint64_t *ret_bad_index, struct fault *ret_fault) {
-        int r;
-
-        r = check_shape(request, header, ret_fault);
-        if (r < 0)
-                return r;
-        r = check_bags(request, ret_fault);
-        if (r < 0)
-                return r;
-
-        if (request->out_of_range == CODEC_OUT_OF_RANGE_ZERO)
-                return 0;
-        for (uint64_t i = 0; i < request->n_ids; i++)
-                if (request->ids[i] >= header->n_rows) {
-                        *ret_bad_index = i;
-                        return fault_set(ret_fault, -ERANGE,
-                                         "ids[%" PRIu64 "] is %" PRIu64 ", expected less than"
-                                         " %" PRIu64 ", the table's rows",
-                                         i, request->ids[i], header->n_rows);
-                }
-        return 0;
-}
+/* Records of a batch for the adaptor, and of the next one; a power of two. */
+#define AHEAD_SLOTS (2 * CODEC_BATCH_ROWS)
 
 /* ---- The context ---- */
 
-/* Scratch of a context: a row, a pooled row, then what the kernel gets. */
+/* Scratch of a context: a row, a pooled row, a row of halves, a batch of the adaptor's outputs, and
+ * what the adaptor needs. */
+#define CONTEXT_ROWS 3u
+
 static size_t row_floats(const struct table_header *h) {
         return codec_scratch_round(h->n_dims);
 }
@@ -141,7 +39,8 @@ void codec_context_deinit(struct codec_context *context) {
 
 int codec_context_reserve(struct codec_context *context, const struct codec_table *table) {
         const struct table_header *h = &table->contents.header;
-        size_t n = 2 * row_floats(h) + codec_scratch_floats(h);
+        size_t n_adaptor_rows = h->latent_dims ? CODEC_BATCH_ROWS : 0;
+        size_t n = (CONTEXT_ROWS + n_adaptor_rows) * row_floats(h) + codec_scratch_floats(h);
         float *scratch;
 
         if (n <= context->scratch_floats)
@@ -155,101 +54,169 @@ int codec_context_reserve(struct codec_context *context, const struct codec_tabl
         return 0;
 }
 
-/* ---- Decoding ---- */
+/* ---- The stream of ids ---- */
 
-/* What stays the same over one call. */
+/* The ids of a piece that this call will look at: [first, end) of the request's. */
+struct span {
+        uint64_t first, end;
+};
+
+static uint64_t bag_end(const struct codec_request *q, uint64_t bag) {
+        return bag + 1 < q->n_bags ? q->bag_offsets[bag + 1] : q->n_ids;
+}
+
+/* An empty bag costs as much as an id. */
+static struct span span_of_bags(const struct codec_piece *piece) {
+        const struct codec_request *q = piece->request;
+        uint64_t bag = piece->n_rows, n_left = piece->n_ids_max;
+        struct span span;
+
+        if (bag == q->n_bags)
+                return (struct span){ 0 };
+        span.first = span.end = q->bag_offsets[bag] + piece->bag.n_ids;
+        for (; bag < q->n_bags && n_left; bag++) {
+                uint64_t n = MIN(bag_end(q, bag) - span.end, n_left);
+
+                span.end += n;
+                n_left -= MAX(n, 1u);
+        }
+        return span;
+}
+
+static struct span span_of(const struct codec_piece *piece) {
+        const struct codec_request *q = piece->request;
+
+        if (q->pooling)
+                return span_of_bags(piece);
+        return (struct span){
+                .first = piece->n_rows,
+                .end = piece->n_rows + MIN(q->n_ids - piece->n_rows, piece->n_ids_max),
+        };
+}
+
+/* A position in it. */
+struct cursor {
+        size_t piece;
+        struct span span; /* what is left of the piece's */
+};
+
+struct ahead {
+        struct codec_record record; /* no bytes: the id is outside the table */
+        const float *addends;       /* the adaptor's outputs, from when its batch has run */
+};
+
+/* What stays the same over one call, and the stream's state. */
 struct job {
         const struct codec_kernels *kernels;
         const struct codec_table *table;
-        const struct codec_request *request;
-        struct codec_cost *cost;
-        float *row, *pooled, *scratch;
-        uint64_t end_id;                        /* ids past it belong to another piece */
-        struct codec_record ahead[AHEAD_SLOTS]; /* of id i at i % AHEAD_SLOTS */
+        struct codec_piece *pieces;
+        size_t n_pieces;
+        float *row, *pooled, *addends, *scratch;
+        uint16_t *halves;
+        struct cursor front;      /* the next id to look up ahead */
+        uint64_t n_ahead, n_used; /* ids that were looked up, decoded */
+        struct ahead *ahead;      /* of id i of the stream at i % AHEAD_SLOTS */
 };
 
-/* The block of the tier map's first level; of the others, which are smaller, only the first knows
- * which. Inlined by force: GCC 12 takes a function of prefetches alone for pure and drops its
- * calls. */
-static inline __attribute__((always_inline)) void prefetch_tier(const struct job *job,
-                                                                uint64_t index) {
-        if (index < job->end_id && job->request->ids[index] < job->table->contents.header.n_rows)
-                __builtin_prefetch(job->table->tiers +
-                                   job->request->ids[index] / TABLE_TIER_BLOCK_ROWS);
+/* The next id of the stream; false at its end. */
+static inline bool take_id(struct job *job, uint64_t *ret_id) {
+        struct cursor *c = &job->front;
+
+        while (c->span.first == c->span.end) {
+                if (++c->piece >= job->n_pieces)
+                        return false;
+                c->span = span_of(&job->pieces[c->piece]);
+        }
+        *ret_id = job->pieces[c->piece].request->ids[c->span.first++];
+        return true;
 }
 
-/* Finds a record that will be decoded soon, if it is one, and sets its bytes on their way. */
-static inline void look_ahead(struct job *job, uint64_t index) {
-        const struct table_header *h = &job->table->contents.header;
-        struct codec_record *record = &job->ahead[index % AHEAD_SLOTS];
-        const uint8_t *end;
+/* The block of the tier map's first level; of the others, which are smaller, only the first knows
+ * which. Of ids of the same piece. Inlined by force: GCC 12 takes a function of prefetches alone
+ * for pure and drops its calls. */
+static inline __attribute__((always_inline)) void prefetch_tier(const struct job *job) {
+        const struct cursor *c = &job->front;
+        const uint64_t *ids = job->pieces[c->piece].request->ids;
 
+        if (c->span.end - c->span.first > PREFETCH_IDS &&
+            ids[c->span.first + PREFETCH_IDS] < job->table->contents.header.n_rows)
+                __builtin_prefetch(job->table->tiers +
+                                   ids[c->span.first + PREFETCH_IDS] / TABLE_TIER_BLOCK_ROWS);
+}
+
+/* Finds the next record, if it is one, and sets its bytes on their way. */
+static inline void look_ahead(struct job *job) {
+        const struct table_header *h = &job->table->contents.header;
+        struct codec_record *record = &job->ahead[job->n_ahead % AHEAD_SLOTS].record;
+        const uint8_t *end;
+        uint64_t id;
+
+        if (!take_id(job, &id))
+                return;
+        job->n_ahead++;
         record->bytes = NULL;
-        if (index >= job->end_id || job->request->ids[index] >= h->n_rows)
+        if (id >= h->n_rows)
                 return;
         if (h->n_tiers > 1) {
-                prefetch_tier(job, index + PREFETCH_IDS);
-                *record = job->kernels->find(job->table, job->request->ids[index]);
+                prefetch_tier(job);
+                *record = job->kernels->find(job->table, id);
         } else {
-                *record = codec_find_uniform(job->table, job->request->ids[index]);
+                *record = codec_find_uniform(job->table, id);
         }
         end = record->bytes + MIN(record->n_bytes, PREFETCH_BYTES);
         for (const uint8_t *p = record->bytes; p < end; p += LINE_BYTES)
                 __builtin_prefetch(p);
 }
 
-/* False for an id outside the table, and then nothing is written. */
-static bool decode_id(struct job *job, uint64_t index, float *ret_values) {
-        const struct codec_record *record = &job->ahead[index % AHEAD_SLOTS];
+/* The adaptor, for a batch of the records that have been found. */
+static void run_adaptor(struct job *job) {
+        size_t n_dims = row_floats(&job->table->contents.header), n_rows = 0;
+        size_t n = (size_t)MIN(job->n_ahead - job->n_used, CODEC_BATCH_ROWS);
+        struct codec_record rows[CODEC_BATCH_ROWS];
 
-        look_ahead(job, index + PREFETCH_IDS);
-        if (!record->bytes)
+        for (size_t i = 0; i < n; i++) {
+                struct ahead *a = &job->ahead[(job->n_used + i) % AHEAD_SLOTS];
+                size_t same = 0;
+
+                if (!a->record.bytes)
+                        continue;
+                while (same < n_rows && rows[same].row != a->record.row)
+                        same++;
+                if (same == n_rows)
+                        rows[n_rows++] = a->record;
+                a->addends = job->addends + same * n_dims;
+        }
+        if (n_rows)
+                job->kernels->adaptor(job->table, rows, n_rows, job->scratch, n_dims, job->addends);
+}
+
+/* The stream's next row; false for an id outside the table, and then nothing is written. */
+static bool decode_next(struct job *job, struct codec_cost *cost, float *ret_values) {
+        const struct table_header *h = &job->table->contents.header;
+        const struct ahead *a = &job->ahead[job->n_used % AHEAD_SLOTS];
+
+        if (h->latent_dims && job->n_used % CODEC_BATCH_ROWS == 0)
+                run_adaptor(job);
+        look_ahead(job);
+        job->n_used++;
+        if (!a->record.bytes)
                 return false;
-        job->kernels->decode[job->table->contents.header.codec](job->table, record, job->scratch,
-                                                                ret_values);
-        job->cost->n_rows_read++;
-        job->cost->bytes_read += record->n_bytes;
+        job->kernels->decode[h->codec](job->table, &a->record, h->latent_dims ? a->addends : NULL,
+                                       ret_values);
+        cost->n_rows_read++;
+        cost->bytes_read += a->record.n_bytes;
         return true;
 }
 
-static uint64_t bag_end(const struct codec_request *q, uint64_t bag) {
-        return bag + 1 < q->n_bags ? q->bag_offsets[bag + 1] : q->n_ids;
-}
-
-/* The first row is copied, so that a bag of one is that row to the bit; a row outside the table
- * adds nothing. */
-static bool bag_add(struct job *job, uint64_t index, uint64_t n_max, struct codec_bag *bag) {
-        const struct codec_request *q = job->request;
-        uint64_t next = q->bag_offsets[index] + bag->n_ids, end = bag_end(q, index);
-        const float *columns = job->row + q->col_first;
-
-        for (; next < end && n_max; next++, n_max--, bag->n_ids++) {
-                if (!decode_id(job, next, job->row))
-                        continue;
-                if (bag->n_added++ == 0)
-                        memcpy(bag->values, columns, q->n_cols * sizeof(float));
-                else
-                        for (size_t c = 0; c < q->n_cols; c++)
-                                bag->values[c] += columns[c];
-        }
-        return next == end;
-}
-
-static void bag_end_values(const struct codec_request *q, const struct codec_bag *bag) {
-        if (!bag->n_added)
-                memset(bag->values, 0, q->n_cols * sizeof(float));
-        else if (q->pooling == CODEC_POOLING_MEAN)
-                for (size_t c = 0; c < q->n_cols; c++)
-                        bag->values[c] /= (float)bag->n_ids;
-}
+/* ---- Rows ---- */
 
 /* Rounds `values` to the request's type. A place that is not aligned for it, which a caller's odd
  * stride may give, is reached by a copy. */
-static void write_values(const struct job *job, const float *values, uint8_t *out) {
-        const struct codec_request *q = job->request;
+static void write_values(const struct job *job, const struct codec_request *q, const float *values,
+                         uint8_t *out) {
         size_t value_bytes = codec_type_bytes(q->type), n_bytes = q->n_cols * value_bytes;
         bool aligned = (uintptr_t)out % value_bytes == 0;
-        uint16_t *halves = aligned ? (void *)out : (void *)job->scratch;
+        uint16_t *halves = aligned ? (void *)out : job->halves;
 
         switch (q->type) {
         case CODEC_TYPE_F32:
@@ -266,100 +233,118 @@ static void write_values(const struct job *job, const float *values, uint8_t *ou
                 memcpy(out, halves, n_bytes);
 }
 
-/* The last steps of an output row that is in private memory. */
-static void finish_row(const struct job *job, const float *values, uint64_t i) {
-        const struct codec_request *q = job->request;
+/* The last steps of the piece's next row, which is in private memory. */
+static void finish_row(const struct job *job, struct codec_piece *piece, const float *values) {
+        const struct codec_request *q = piece->request;
 
         if (q->scale != 1) {
                 for (size_t c = 0; c < q->n_cols; c++)
                         job->pooled[c] = values[c] * q->scale;
                 values = job->pooled;
         }
-        write_values(job, values, (uint8_t *)q->out + i * q->row_stride_bytes);
+        write_values(job, q, values, (uint8_t *)q->out + piece->n_rows * q->row_stride_bytes);
+        piece->n_rows++;
+        piece->cost.bytes_written += q->n_cols * codec_type_bytes(q->type);
 }
 
-static void decode_row(struct job *job, uint64_t i) {
-        const struct codec_request *q = job->request;
-        struct codec_bag bag = { .values = job->pooled };
+/* The first row is copied, so that a bag of one is that row to the bit; a row outside the table
+ * adds nothing. */
+static void bag_add(struct job *job, struct codec_piece *piece, uint64_t n, float *values) {
+        const struct codec_request *q = piece->request;
+        const float *columns = job->row + q->col_first;
+        struct codec_bag *bag = &piece->bag;
 
-        if (q->pooling) {
-                bag_add(job, i, UINT64_MAX, &bag);
-                bag_end_values(q, &bag);
-                finish_row(job, bag.values, i);
-                return;
+        for (; n; n--, bag->n_ids++) {
+                if (!decode_next(job, &piece->cost, job->row))
+                        continue;
+                if (bag->n_added++ == 0)
+                        memcpy(values, columns, q->n_cols * sizeof(float));
+                else
+                        for (size_t c = 0; c < q->n_cols; c++)
+                                values[c] += columns[c];
         }
-        if (!decode_id(job, i, job->row))
-                memset(job->row, 0, job->table->contents.header.n_dims * sizeof(float));
-        finish_row(job, job->row + q->col_first, i);
+}
+
+static void bag_end_values(const struct codec_request *q, const struct codec_bag *bag,
+                           float *values) {
+        if (!bag->n_added)
+                memset(values, 0, q->n_cols * sizeof(float));
+        else if (q->pooling == CODEC_POOLING_MEAN)
+                for (size_t c = 0; c < q->n_cols; c++)
+                        values[c] /= (float)bag->n_ids;
+}
+
+static void decode_bags(struct job *job, struct codec_piece *piece) {
+        const struct codec_request *q = piece->request;
+        float *values = piece->bag.values ? piece->bag.values : job->pooled;
+        uint64_t n_left = piece->n_ids_max;
+
+        while (piece->n_rows < q->n_bags && n_left) {
+                uint64_t n_bag = bag_end(q, piece->n_rows) - q->bag_offsets[piece->n_rows];
+                uint64_t n = MIN(n_bag - piece->bag.n_ids, n_left);
+
+                bag_add(job, piece, n, values);
+                n_left -= MAX(n, 1u);
+                if (piece->bag.n_ids < n_bag)
+                        return;
+                bag_end_values(q, &piece->bag, values);
+                finish_row(job, piece, values);
+                piece->bag.n_ids = piece->bag.n_added = 0;
+        }
 }
 
 /* Whole f32 rows as the table has them need no stop on the way. */
 static bool is_plain(const struct codec_request *q, const struct table_header *h) {
-        return !q->pooling && q->type == CODEC_TYPE_F32 && q->n_cols == h->n_dims &&
-               q->scale == 1 && (uintptr_t)q->out % sizeof(float) == 0 &&
-               q->row_stride_bytes % sizeof(float) == 0;
+        return q->type == CODEC_TYPE_F32 && q->n_cols == h->n_dims && q->scale == 1 &&
+               (uintptr_t)q->out % sizeof(float) == 0 && q->row_stride_bytes % sizeof(float) == 0;
 }
 
-static struct job job_of(const struct codec_context *context, const struct codec_table *table,
-                         const struct codec_request *request, struct codec_cost *cost) {
-        const struct table_header *h = &table->contents.header;
+static void decode_rows(struct job *job, struct codec_piece *piece) {
+        const struct codec_request *q = piece->request;
+        const struct table_header *h = &job->table->contents.header;
+        const struct span span = span_of(piece);
+        bool plain = is_plain(q, h);
 
-        return (struct job){
-                .kernels = context->kernels,
-                .table = table,
-                .request = request,
-                .cost = cost,
-                .row = context->scratch,
-                .pooled = context->scratch + row_floats(h),
-                .scratch = context->scratch + 2 * row_floats(h),
-        };
-}
+        for (uint64_t i = span.first; i < span.end; i++) {
+                uint8_t *out = (uint8_t *)q->out + i * q->row_stride_bytes;
+                float *values = plain ? (float *)(void *)out : job->row;
 
-static void look_ahead_first(struct job *job, uint64_t index) {
-        for (uint64_t i = 0; i < PREFETCH_IDS; i++)
-                look_ahead(job, index + i);
+                if (!decode_next(job, &piece->cost, values))
+                        memset(values, 0, h->n_dims * sizeof(float));
+                if (!plain)
+                        finish_row(job, piece, job->row + q->col_first);
+        }
+        if (plain) {
+                piece->n_rows = span.end;
+                piece->cost.bytes_written += (span.end - span.first) * h->n_dims * sizeof(float);
+        }
 }
 
 void codec_decode(struct codec_context *context, const struct codec_table *table,
-                  const struct codec_request *request, uint64_t row_first, uint64_t n_rows,
-                  struct codec_cost *cost) {
+                  struct codec_piece *pieces, size_t n_pieces) {
         const struct table_header *h = &table->contents.header;
-        struct job job = job_of(context, table, request, cost);
-        const uint64_t end = row_first + n_rows;
-        bool plain = is_plain(request, h);
+        struct ahead ahead[AHEAD_SLOTS]; /* too large to be cleared for a single row */
+        struct job job = {
+                .kernels = context->kernels,
+                .table = table,
+                .pieces = pieces,
+                .n_pieces = n_pieces,
+                .row = context->scratch,
+                .pooled = context->scratch + row_floats(h),
+                .halves = (uint16_t *)(void *)(context->scratch + 2 * row_floats(h)),
+                .addends = context->scratch + CONTEXT_ROWS * row_floats(h),
+                .scratch = context->scratch + context->scratch_floats - codec_scratch_floats(h),
+                .ahead = ahead,
+        };
 
-        if (!n_rows)
+        if (!n_pieces)
                 return;
-        job.end_id = request->pooling ? bag_end(request, end - 1) : end;
-        look_ahead_first(&job, request->pooling ? request->bag_offsets[row_first] : row_first);
-        for (uint64_t i = row_first; i < end; i++) {
-                uint8_t *out = (uint8_t *)request->out + i * request->row_stride_bytes;
-
-                if (!plain)
-                        decode_row(&job, i);
-                else if (!decode_id(&job, i, (float *)(void *)out))
-                        memset(out, 0, h->n_dims * sizeof(float));
-        }
-        cost->bytes_written += n_rows * request->n_cols * codec_type_bytes(request->type);
-}
-
-bool codec_bag_add(struct codec_context *context, const struct codec_table *table,
-                   const struct codec_request *request, uint64_t index, uint64_t n_max,
-                   struct codec_bag *bag, struct codec_cost *cost) {
-        struct job job = job_of(context, table, request, cost);
-        uint64_t first = request->bag_offsets[index] + bag->n_ids;
-
-        job.end_id = MIN(bag_end(request, index), first + n_max);
-        look_ahead_first(&job, first);
-        return bag_add(&job, index, n_max, bag);
-}
-
-void codec_bag_write(struct codec_context *context, const struct codec_table *table,
-                     const struct codec_request *request, uint64_t index, struct codec_bag *bag,
-                     struct codec_cost *cost) {
-        struct job job = job_of(context, table, request, cost);
-
-        bag_end_values(request, bag);
-        finish_row(&job, bag->values, index);
-        cost->bytes_written += request->n_cols * codec_type_bytes(request->type);
+        job.front.span = span_of(&pieces[0]);
+        for (size_t i = 0; i < (h->latent_dims ? CODEC_BATCH_ROWS : PREFETCH_IDS); i++)
+                look_ahead(&job);
+        for (size_t i = 0; i < n_pieces; i++)
+                if (pieces[i].request->pooling)
+                        decode_bags(&job, &pieces[i]);
+                else
+                        decode_rows(&job, &pieces[i]);
 }

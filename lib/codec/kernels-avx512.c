@@ -37,44 +37,44 @@ static void decode_integers(const uint8_t *integers, float scale, size_t n, floa
 }
 
 static void decode_carvq(const struct codec_table *table, const struct codec_record *record,
-                         float *scratch, float *ret_values) {
+                         const float *addends, float *ret_values) {
         const struct table_header *h = &table->contents.header;
         float scale = codec_row_scale(table, record);
-        struct finish finish = { .scale = _mm512_set1_ps(scale) }, *any;
-        bool large = !table_small_codebooks(h), small = codec_avx512_is_small(table);
+        struct finish finish = {
+                .scale = _mm512_set1_ps(scale),
+                .col_scales = record->n_stages ? table->col_scales : NULL,
+                .addends = addends,
+                .means = codec_adaptor_means(table),
+        }, *any;
 
-        if (codec_is_int8(table, record)) {
+        any = scale != 1 || finish_has_columns(&finish) ? &finish : NULL;
+        if (codec_is_int8(table, record))
                 decode_integers(record->bytes + sizeof(uint16_t),
                                 half_to_float(codec_load_half(record->bytes)), h->n_dims,
                                 ret_values);
-                return;
-        }
-        if (record->n_stages)
-                finish.col_scales = table->col_scales;
-        if (large || small || !record->n_stages)
-                finish.means = codec_adaptor_means(table);
-        if (!finish.means)
-                finish.addends = codec_adaptor(table, record, codec_avx512_layer, scratch);
-        any = scale != 1 || finish_has_columns(&finish) ? &finish : NULL;
-
-        if (!record->n_stages)
+        else if (!record->n_stages)
                 decode_no_stages(table, &finish, ret_values);
-        else if (large)
+        else if (!table_small_codebooks(h))
                 codec_avx512_large(table, record, any, ret_values);
-        else if (small)
+        else if (codec_avx512_is_small(table))
                 codec_avx512_small(table, record, any, ret_values);
         else
-                codec_scalar_codes(table, record, finish.addends, ret_values);
+                codec_scalar_codes(table, record, addends, ret_values);
+}
+
+static void adaptor(const struct codec_table *table, const struct codec_record *records,
+                    size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
+        codec_adaptor(table, records, n_rows, codec_avx512_layer, scratch, stride, ret_outputs);
 }
 
 /* ---- The other codecs ---- */
 
 static void decode_f16(const struct codec_table *table, const struct codec_record *record,
-                       float *scratch, float *ret_values) {
+                       const float *addends, float *ret_values) {
         const uint8_t *bytes = record->bytes;
         size_t n = table->contents.header.n_dims;
 
-        (void)scratch;
+        (void)addends;
         for (size_t i = 0; i < n; i += LANES) {
                 __mmask16 mask = lanes(n - i);
                 __m256i halves = _mm256_maskz_loadu_epi16(mask, bytes + 2 * i);
@@ -84,11 +84,11 @@ static void decode_f16(const struct codec_table *table, const struct codec_recor
 }
 
 static void decode_bf16(const struct codec_table *table, const struct codec_record *record,
-                        float *scratch, float *ret_values) {
+                        const float *addends, float *ret_values) {
         const uint8_t *bytes = record->bytes;
         size_t n = table->contents.header.n_dims;
 
-        (void)scratch;
+        (void)addends;
         for (size_t i = 0; i < n; i += LANES) {
                 __mmask16 mask = lanes(n - i);
                 __m512i words =
@@ -99,17 +99,17 @@ static void decode_bf16(const struct codec_table *table, const struct codec_reco
 }
 
 static void decode_int8(const struct codec_table *table, const struct codec_record *record,
-                        float *scratch, float *ret_values) {
+                        const float *addends, float *ret_values) {
         float scale;
 
-        (void)scratch;
+        (void)addends;
         memcpy(&scale, record->bytes, sizeof(scale));
         decode_integers(record->bytes + sizeof(scale), scale, table->contents.header.n_dims,
                         ret_values);
 }
 
 static void decode_int4(const struct codec_table *table, const struct codec_record *record,
-                        float *scratch, float *ret_values) {
+                        const float *addends, float *ret_values) {
         const __m512i levels =
                 _mm512_setr_epi32(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
         const uint8_t *bytes = record->bytes;
@@ -117,7 +117,7 @@ static void decode_int4(const struct codec_table *table, const struct codec_reco
         __m512 values;
         float scale;
 
-        (void)scratch;
+        (void)addends;
         memcpy(&scale, bytes, sizeof(scale));
         values = _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(levels));
         for (size_t first = 0; first < n_dims; first += TABLE_BLOCK_CODES) {
@@ -168,6 +168,7 @@ const struct codec_kernels codec_kernels_avx512 = {
                 [TABLE_CODEC_INT4] = decode_int4,
                 [TABLE_CODEC_CARVQ] = decode_carvq,
         },
+        .adaptor = adaptor,
         .f32_to_f16 = f32_to_f16,
         .f32_to_bf16 = f32_to_bf16,
 };

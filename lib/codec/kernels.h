@@ -143,12 +143,10 @@ static inline float codec_row_scale(const struct codec_table *table,
 typedef void codec_layer_fn(const struct codec_layer *layer, const float *inputs,
                             float *ret_outputs);
 
-/*
- * FORMAT.md, decoding step 3: the adaptor's n_dims outputs for a record, inside `scratch`; NULL for
- * a table without an adaptor.
- */
-const float *codec_adaptor(const struct codec_table *table, const struct codec_record *record,
-                           codec_layer_fn *layer, float *scratch);
+/* FORMAT.md, decoding step 3, row by row with one function for its layers; as in codec_kernels. */
+void codec_adaptor(const struct codec_table *table, const struct codec_record *records,
+                   size_t n_rows, codec_layer_fn *layer, float *scratch, size_t stride,
+                   float *ret_outputs);
 
 /* The outputs of an adaptor without inputs, which are the same for all rows: half[n_dims]. NULL for
  * every other table. */
@@ -160,7 +158,7 @@ codec_layer_fn codec_scalar_layer;
 
 /* The record is the row: no instruction set does better than memcpy(). */
 void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,
-                      float *scratch, float *ret_values);
+                      const float *addends, float *ret_values);
 
 /* Bits [first, first + n_bits), at most 25, of a string that is a ring: behind its last byte is its
  * first. */
@@ -173,6 +171,6 @@ static inline uint32_t codec_load_bits(const uint8_t *bytes, size_t n_bytes, siz
         return word >> first % 8 & ((1u << n_bits) - 1);
 }
 
-/* FORMAT.md, decoding steps 1 and 2, and the addition of `addends` (NULL: none). */
+/* FORMAT.md, decoding steps 1 to 3 but for the adaptor's layers, of a row of codes. */
 void codec_scalar_codes(const struct codec_table *table, const struct codec_record *record,
                         const float *addends, float *ret_values);

@@ -363,7 +363,7 @@ static enum ring_status decode(struct fake_daemon *f, const struct ring_submissi
                 return r == -ERANGE ? RING_STATUS_OUT_OF_RANGE : RING_STATUS_INVALID;
         codec_context_init(&context, &codec_kernels_scalar);
         r = codec_context_reserve(&context, &f->file.table);
-        codec_decode(&context, &f->file.table, &request, 0, n_rows, &cost);
+        codec_decode_all(&context, &f->file.table, &request, &cost);
         codec_context_deinit(&context);
         c->n_rows = n_rows;
         return r < 0 ? RING_STATUS_NO_MEMORY : RING_STATUS_OK;

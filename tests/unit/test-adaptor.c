@@ -13,6 +13,7 @@
 
 #include <cblas.h>
 
+#include "decode-row.h"
 #include "lib/codec/codec.h"
 #include "lib/codec/half.h"
 #include "tools/carvq/adaptor.h"
@@ -324,23 +325,20 @@ static void decode_adaptor(const struct adaptor *a, const float *latent, float *
         struct table_header *h = &t.contents.header;
         struct codec_record record;
         uint8_t *chunk, *row;
-        float *scratch;
 
         table_set_one_tier(h, 1);
         assert_int_equal(table_layout_compute(h, &t.contents.layout, NULL), 0);
         assert_int_equal(t.contents.layout.adaptor_bytes, adaptor_stored_bytes(a));
         chunk = malloc(adaptor_stored_bytes(a)); /* exactly: the sanitizer watches its end */
         row = calloc(1, t.contents.layout.rows_bytes);
-        scratch = aligned_alloc(64, align_up(codec_scratch_floats(h) * sizeof(float), 64));
         adaptor_store(a, chunk);
         store_latent(a, latent, row);
         t.rows = row;
         t.adaptor = (const void *)chunk;
         t.codebooks = calloc(1, t.contents.layout.codebook_bytes);
         record = codec_kernels_scalar.find(&t, 0);
-        codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](&t, &record, scratch, ret_values);
+        decode_row(&codec_kernels_scalar, &t, &record, ret_values);
         free((void *)t.codebooks);
-        free(scratch);
         free(chunk);
         free(row);
 }

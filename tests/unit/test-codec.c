@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "decode-row.h"
 #include "guarded-table.h"
 #include "lib/codec/codec.h"
 #include "reference-decoder.h"
@@ -58,8 +59,8 @@ static float largest(const float *values, size_t n) {
 
 /* Decodes to the end of memory, and to `shift` floats before it; nothing around may change. */
 static void check_set(const struct codec_kernels *set, const struct codec_table *table,
-                      uint64_t row, float *scratch, const struct guarded *out, size_t shift,
-                      const float *expected, float bound) {
+                      uint64_t row, const struct guarded *out, size_t shift, const float *expected,
+                      float bound) {
         const struct table_header *h = &table->contents.header;
         size_t n_floats = out->n_bytes / sizeof(float), at = n_floats - h->n_dims - shift;
         float *values = (float *)(void *)out->bytes;
@@ -67,7 +68,7 @@ static void check_set(const struct codec_kernels *set, const struct codec_table 
 
         memset(out->bytes, 0xa5, out->n_bytes);
         record = set->find(table, row);
-        set->decode[h->codec](table, &record, scratch, values + at);
+        decode_row(set, table, &record, values + at);
         assert_row(h, set->name, row, values + at, expected, bound);
         for (size_t i = 0; i < out->n_bytes; i++)
                 if ((i < at * 4 || i >= (at + h->n_dims) * 4) && out->bytes[i] != 0xa5)
@@ -82,13 +83,12 @@ static void check_rows(const struct table_contents *contents, const struct guard
         const struct table_header *h = &contents->header;
         uint64_t step = h->n_tiers > 1 || h->n_rows == 1 ? 1 : h->n_rows - 1;
         float *exact = calloc(h->n_dims, sizeof(float));
-        struct guarded out, scratch;
+        struct guarded out;
         struct guarded_table memory;
         struct codec_table table;
 
         guard_table(contents, file, guard, &table, &memory);
         guarded_init(&out, (h->n_dims + 40) * sizeof(float));
-        guarded_init(&scratch, codec_scratch_floats(h) * sizeof(float));
         for (uint64_t row = 0; row < h->n_rows; row += step) {
                 size_t shift = test_random(random) % 20;
 
@@ -100,13 +100,10 @@ static void check_rows(const struct table_contents *contents, const struct guard
                          * the adaptor's bound (FORMAT.md, "Decoding"). */
                         if (i > 0 && h->latent_dims)
                                 bound = 0x1p-10f * largest(exact, h->n_dims);
-                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, 0,
-                                  exact, bound);
-                        check_set(sets[i], &table, row, (float *)(void *)scratch.bytes, &out, shift,
-                                  exact, bound);
+                        check_set(sets[i], &table, row, &out, 0, exact, bound);
+                        check_set(sets[i], &table, row, &out, shift, exact, bound);
                 }
         }
-        guarded_deinit(&scratch);
         guarded_deinit(&out);
         guarded_table_deinit(&memory);
         free(exact);

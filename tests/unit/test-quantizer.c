@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "decode-row.h"
 #include "lib/codec/codec.h"
 #include "lib/codec/half.h"
 #include "normal-values.h"
@@ -103,9 +104,7 @@ static void packed_deinit(struct packed *p) {
 static double encode_and_decode(const struct quantizer *q, const struct quantizer_rows *rows,
                                 double *ret_errors) {
         uint32_t n_dims = q->coder.header.n_dims;
-        size_t n_floats = codec_scratch_floats(&q->coder.header);
         float *decoded = malloc(n_dims * sizeof(float));
-        float *scratch = aligned_alloc(64, align_up(n_floats * sizeof(float) + 64, 64));
         struct closeness claimed, seen;
         struct fault fault = { 0 };
         struct packed p;
@@ -119,7 +118,7 @@ static double encode_and_decode(const struct quantizer *q, const struct quantize
                 struct codec_record record = codec_kernels_scalar.find(&p.table, r);
                 struct closeness row;
 
-                codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](&p.table, &record, scratch, decoded);
+                decode_row(&codec_kernels_scalar, &p.table, &record, decoded);
                 closeness_init(&row);
                 closeness_add_row(&row, rows->rows + r * n_dims, decoded, n_dims);
                 closeness_add_row(&seen, rows->rows + r * n_dims, decoded, n_dims);
@@ -134,7 +133,6 @@ static double encode_and_decode(const struct quantizer *q, const struct quantize
                 assert_true(claimed.error == seen.error &&
                             claimed.max_abs_error == seen.max_abs_error);
         free(decoded);
-        free(scratch);
         packed_deinit(&p);
         return seen.error;
 }
@@ -458,7 +456,7 @@ static void test_scalar_codecs_decode_as_claimed(void **state) {
                                                   .codec = codec };
                         struct codec_table table = { 0 };
                         float *row = random_values(widths[w], 20 + w);
-                        float claimed[384], decoded[384], *scratch;
+                        float claimed[384], decoded[384];
                         struct codec_record found;
                         uint8_t record[4 * 384];
                         uint32_t column;
@@ -467,16 +465,13 @@ static void test_scalar_codecs_decode_as_claimed(void **state) {
                         h.record_bytes = table.contents.layout.record_bytes;
                         table.contents.header = h;
                         table.rows = record;
-                        scratch = aligned_alloc(
-                                64, align_up(codec_scratch_floats(&h) * sizeof(float) + 64, 64));
                         assert_int_equal(
                                 scalar_encode(codec, row, widths[w], record, claimed, &column), 0);
                         found = codec_kernels_scalar.find(&table, 0);
-                        codec_kernels_scalar.decode[codec](&table, &found, scratch, decoded);
+                        decode_row(&codec_kernels_scalar, &table, &found, decoded);
                         assert_memory_equal(claimed, decoded, widths[w] * sizeof(float));
                         for (uint32_t i = 0; i < widths[w]; i++)
                                 assert_true(fabsf(decoded[i] - row[i]) < 0.7f);
-                        free(scratch);
                         free(row);
                 }
 }

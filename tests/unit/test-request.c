@@ -220,7 +220,7 @@ static void expect_bytes(const struct codec_request *q, uint64_t i, uint8_t *ret
  * Decodes in pieces, in memory that ends with the last row's last byte, and compares every byte:
  * those of rows with what they should be, those between rows with what was there.
  */
-static void check_request(struct codec_request *q, uint64_t piece_rows) {
+static void check_request(struct codec_request *q, uint64_t n_ids_max) {
         uint64_t n_rows = codec_request_rows(q), row_bytes = q->n_cols * codec_type_bytes(q->type);
         size_t n_bytes = n_rows ? (n_rows - 1) * q->row_stride_bytes + row_bytes : 0;
         uint64_t n_in_range = 0;
@@ -236,15 +236,21 @@ static void check_request(struct codec_request *q, uint64_t piece_rows) {
                 n_in_range += q->ids[i] < N_ROWS;
 
         for (size_t s = 0; s < n_sets; s++) {
+                float *values = malloc(q->n_cols * sizeof(float));
                 struct codec_context context;
-                struct codec_cost cost = { 1, 2, 3 };
+                struct codec_piece piece = {
+                        .request = q,
+                        .n_ids_max = n_ids_max,
+                        .bag.values = values,
+                        .cost = { 1, 2, 3 },
+                };
 
                 codec_context_init(&context, sets[s]);
                 assert_int_equal(codec_context_reserve(&context, &table), 0);
                 memset(out.bytes, 0x5a, n_bytes);
                 q->out = out.bytes;
-                for (uint64_t i = 0; i < n_rows; i += piece_rows)
-                        codec_decode(&context, &table, q, i, MIN(piece_rows, n_rows - i), &cost);
+                while (piece.n_rows < n_rows)
+                        codec_decode(&context, &table, &piece, 1);
                 for (size_t i = 0; i < n_bytes; i++)
                         if (out.bytes[i] != expected.bytes[i])
                                 fail_msg("%s, type %u, pooling %u, columns %u from %u, scale %f,"
@@ -252,11 +258,12 @@ static void check_request(struct codec_request *q, uint64_t piece_rows) {
                                          sets[s]->name, q->type, q->pooling, q->n_cols,
                                          q->col_first, (double)q->scale, q->row_stride_bytes,
                                          i % q->row_stride_bytes, i / q->row_stride_bytes);
-                assert_int_equal(cost.n_rows_read, 1 + n_in_range);
-                assert_int_equal(cost.bytes_read,
+                assert_int_equal(piece.cost.n_rows_read, 1 + n_in_range);
+                assert_int_equal(piece.cost.bytes_read,
                                  2 + n_in_range * table.contents.header.record_bytes);
-                assert_int_equal(cost.bytes_written, 3 + n_rows * row_bytes);
+                assert_int_equal(piece.cost.bytes_written, 3 + n_rows * row_bytes);
                 codec_context_deinit(&context);
+                free(values);
         }
         guarded_deinit(&out);
         guarded_deinit(&expected);
@@ -364,12 +371,105 @@ static void test_context_grows(void **state) {
         codec_context_deinit(&context);
 }
 
+/* ---- Several requests together ---- */
+
+enum { N_REQUESTS = 9, N_IDS = 70, ROW_BYTES = N_DIMS * sizeof(float) };
+
+struct together {
+        uint64_t ids[N_REQUESTS][N_IDS];
+        struct codec_request requests[N_REQUESTS];
+        uint8_t alone[N_REQUESTS][N_IDS * ROW_BYTES], together[N_REQUESTS][N_IDS * ROW_BYTES];
+        float bags[N_REQUESTS][N_DIMS];
+};
+
+/* Ids that repeat within a request and from one to another, and some outside the table; bags that
+ * are empty or long; requests of one id and of more than a batch. */
+static void make_requests(struct together *t, uint64_t *random) {
+        static const uint64_t offsets[] = { 0, 0, 1, 40 };
+
+        for (size_t i = 0; i < N_REQUESTS; i++) {
+                uint64_t n = i % 3 == 1 ? 1 : 1 + test_random(random) % N_IDS;
+                bool pooled = i % 3 == 2;
+
+                for (size_t k = 0; k < N_IDS; k++)
+                        t->ids[i][k] = test_random(random) % (N_ROWS / 2 + 3) * 2;
+                t->requests[i] = plain_request(t->ids[i], pooled ? N_IDS : n);
+                t->requests[i].out_of_range = CODEC_OUT_OF_RANGE_ZERO;
+                t->requests[i].type = (uint8_t)(test_random(random) % 3);
+                t->requests[i].pooling = pooled ? CODEC_POOLING_MEAN : 0;
+                t->requests[i].bag_offsets = pooled ? offsets : NULL;
+                t->requests[i].n_bags = pooled ? ARRAY_SIZE(offsets) : 0;
+        }
+}
+
+static void check_together(const struct codec_table *of, const struct codec_kernels *set,
+                           struct together *t, uint64_t *random) {
+        struct codec_piece pieces[N_REQUESTS] = { 0 };
+        struct codec_cost alone = { 0 }, together = { 0 };
+        struct codec_context context;
+        size_t n_left = N_REQUESTS;
+
+        codec_context_init(&context, set);
+        assert_int_equal(codec_context_reserve(&context, of), 0);
+        for (size_t i = 0; i < N_REQUESTS; i++) {
+                t->requests[i].out = t->alone[i];
+                codec_decode_all(&context, of, &t->requests[i], &alone);
+                t->requests[i].out = t->together[i];
+                pieces[i].request = &t->requests[i];
+                pieces[i].bag.values = t->bags[i];
+        }
+        while (n_left) {
+                for (size_t i = 0; i < n_left; i++)
+                        pieces[i].n_ids_max = 1 + test_random(random) % 50;
+                codec_decode(&context, of, pieces, n_left);
+                for (size_t i = 0; i < n_left; i++)
+                        if (pieces[i].n_rows == codec_request_rows(pieces[i].request)) {
+                                together.n_rows_read += pieces[i].cost.n_rows_read;
+                                together.bytes_read += pieces[i].cost.bytes_read;
+                                together.bytes_written += pieces[i].cost.bytes_written;
+                                pieces[i--] = pieces[--n_left];
+                        }
+        }
+        assert_memory_equal(t->alone, t->together, sizeof(t->alone));
+        assert_memory_equal(&alone, &together, sizeof(alone));
+        codec_context_deinit(&context);
+}
+
+static void test_together(void **state) {
+        struct table_header header = table.contents.header;
+        struct together *t = calloc(1, sizeof(*t));
+        struct table_contents contents;
+        struct codec_table with_latents;
+        struct guarded latents_file;
+        uint64_t random = seed;
+
+        (void)state;
+        header.adaptor_type = TABLE_ADAPTOR_INT8;
+        header.latent_dims = 5;
+        header.latent_bits = 8;
+        header.hidden_dims[0] = 40;
+        make_table(&header, NULL, &random, &latents_file);
+        assert_int_equal(table_check(latents_file.bytes, TABLE_HEAD_BYTES_MAX, header.file_bytes,
+                                     &contents, NULL),
+                         0);
+        codec_table_init(&with_latents, &contents, latents_file.bytes);
+        for (int round = 0; round < 50; round++) {
+                make_requests(t, &random);
+                for (size_t s = 0; s < n_sets; s++) {
+                        check_together(&table, sets[s], t, &random);
+                        check_together(&with_latents, sets[s], t, &random);
+                }
+        }
+        guarded_deinit(&latents_file);
+        free(t);
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_bad_shapes),    cmocka_unit_test(test_bad_bags),
                 cmocka_unit_test(test_bad_ids),       cmocka_unit_test(test_options),
                 cmocka_unit_test(test_sizes),         cmocka_unit_test(test_bag_of_one),
-                cmocka_unit_test(test_context_grows),
+                cmocka_unit_test(test_context_grows), cmocka_unit_test(test_together),
         };
 
         seed = test_seed();

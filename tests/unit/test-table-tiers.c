@@ -14,6 +14,7 @@
 #include <cmocka.h>
 #include <sys/mman.h>
 
+#include "decode-row.h"
 #include "guarded-table.h"
 #include "lib/codec/codec.h"
 
@@ -297,8 +298,7 @@ static void test_verify(void **state) {
 /* ---- An overwritten map ---- */
 
 /* Rows end at a guard page: a record one byte outside is a crash, and found without one, too. */
-static void check_hostile(const struct codec_table *table, const struct guarded_table *memory,
-                          float *scratch) {
+static void check_hostile(const struct codec_table *table, const struct guarded_table *memory) {
         float values[16];
 
         for (uint64_t row = 0; row < table->contents.header.n_rows; row++)
@@ -307,7 +307,7 @@ static void check_hostile(const struct codec_table *table, const struct guarded_
                         uint64_t offset = (uint64_t)(r.bytes - memory->rows.bytes);
 
                         assert_true(range_inside(offset, r.n_bytes, memory->rows.n_bytes));
-                        sets[i]->decode[TABLE_CODEC_CARVQ](table, &r, scratch, values);
+                        decode_row(sets[i], table, &r, values);
                 }
 }
 
@@ -321,7 +321,6 @@ static void test_overwritten(void **state) {
                 struct table_contents contents;
                 struct codec_table table;
                 struct guarded file;
-                float *scratch;
 
                 for (uint32_t t = 1; t < n_tiers; t++)
                         header.tier_rows[t - 1] = 900 - 400 * t / (n_tiers - 1);
@@ -330,7 +329,6 @@ static void test_overwritten(void **state) {
                                              &contents, NULL),
                                  0);
                 guard_table(&contents, &file, GUARD_BEHIND, &table, &memory);
-                scratch = aligned_alloc(64, codec_scratch_floats(&header) * sizeof(float));
                 for (int round = 0; round < 40; round++) {
                         uint64_t *words = (uint64_t *)(void *)memory.tiers.bytes;
 
@@ -340,9 +338,8 @@ static void test_overwritten(void **state) {
                                 /* Ones; random; small numbers, near the right ones. */
                                 words[i] = round == 0 ? UINT64_MAX : word >> round % 8 * 8;
                         }
-                        check_hostile(&table, &memory, scratch);
+                        check_hostile(&table, &memory);
                 }
-                free(scratch);
                 guarded_table_deinit(&memory);
                 guarded_deinit(&file);
         }
@@ -357,7 +354,6 @@ static void test_requests(void **state) {
         struct table_contents contents;
         struct codec_context context;
         uint64_t random = seed, ids[100], n_bytes = 0, n_read = 0;
-        struct codec_cost cost = { 0 };
         struct codec_table table;
         struct guarded file;
         float rows[100][16];
@@ -385,23 +381,25 @@ static void test_requests(void **state) {
                 .out_of_range = CODEC_OUT_OF_RANGE_ZERO,
                 .out = rows,
         };
-        codec_decode(&context, &table, &request, 0, 37, &cost);
-        codec_decode(&context, &table, &request, 37, 63, &cost);
+        struct codec_piece piece = { .request = &request, .n_ids_max = 37 };
+
+        codec_decode(&context, &table, &piece, 1);
+        piece.n_ids_max = UINT64_MAX;
+        codec_decode(&context, &table, &piece, 1);
         for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
                 float expected[16] = { 0 };
 
                 if (ids[i] < header.n_rows) {
                         struct codec_record r = codec_kernels_scalar.find(&table, ids[i]);
 
-                        codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](&table, &r, context.scratch,
-                                                                       expected);
+                        decode_row(&codec_kernels_scalar, &table, &r, expected);
                         n_bytes += r.n_bytes;
                         n_read++;
                 }
                 assert_memory_equal(rows[i], expected, sizeof(expected));
         }
-        assert_int_equal(cost.bytes_read, n_bytes);
-        assert_int_equal(cost.n_rows_read, n_read);
+        assert_int_equal(piece.cost.bytes_read, n_bytes);
+        assert_int_equal(piece.cost.n_rows_read, n_read);
         codec_context_deinit(&context);
         guarded_deinit(&file);
 }

@@ -114,6 +114,7 @@ static void *make_table(struct table_header header, const struct options *option
                         table_set_one_tier(&header, header.n_stages);
                 else if (!header.tier_bits[header.n_tiers - 1])
                         table_set_code_bits(&header);
+                table_set_tier_scales(&header);
                 count_tiers(&header);
         }
         if (table_plan(&header, 0, chunks, &fault) < 0) {
@@ -170,7 +171,7 @@ static double measure(const struct codec_table *table, const struct codec_kernel
                 for (uint64_t i = 0; i < options->batch; i++)
                         ids[i] = next_random(&random) % options->n_rows;
                 start = now_us();
-                codec_decode(&context, table, &request, 0, options->batch, &cost);
+                codec_decode_all(&context, table, &request, &cost);
                 best = fmin(best, now_us() - start);
         }
         codec_context_deinit(&context);

@@ -30,7 +30,7 @@ int rows_decode(const struct codec_file *file, uint64_t row_first, size_t n_rows
                 .row_stride_bytes = h->n_dims * sizeof(float),
                 .out = ret_values,
         };
-        codec_decode(&context, &file->table, &request, 0, n_rows, &cost);
+        codec_decode_all(&context, &file->table, &request, &cost);
         for (size_t i = 0; i < n_rows * h->n_dims; i++)
                 if (!isfinite(ret_values[i]))
                         return fault_set(ret_fault, -EDOM,
