@@ -43,7 +43,7 @@ struct carvq_client {
         struct fault error; /* of the last call */
         uint64_t timeout_ns;
         uint64_t spin_ns;      /* as in carvq_connect_options */
-        uint64_t wait_ns_mean; /* of recent waits: what the adaptive budget learns from */
+        uint64_t wait_ns_mean; /* of recent waits that spun: what the adaptive budget learns from */
         uint64_t n_waits;      /* without spinning, because completions take long */
         bool single_cpu;
         uint32_t max_ids;

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "carvq.h"
+#include "client.h"
 #include "fake-daemon.h"
 #include "random.h"
 #include "tests/make-table.h"
@@ -168,6 +169,45 @@ static void test_spinning(void **state) {
         (void)state;
         compare_many(&(struct carvq_connect_options){ .spin_ns = SECOND }, RING_IDS_MAX, 50);
         compare_many(&(struct carvq_connect_options){ .spin_ns = UINT64_MAX }, RING_IDS_MAX, 50);
+}
+
+struct late_daemon {
+        struct fake_daemon *fake;
+        _Atomic bool stop;
+};
+
+/* As where the client has the daemon's CPU: nothing moves before it sleeps. */
+static void *serve_sleepers(void *userdata) {
+        struct late_daemon *late = userdata;
+
+        while (!late->stop)
+                if (late->fake->hold && late->fake->header->client_waiting & 1)
+                        fake_daemon_hold(late->fake, false);
+        return NULL;
+}
+
+/* Spinning that never helps is given up, however quick sleeping is. */
+static void test_spinning_in_vain(void **state) {
+        struct late_daemon late = { 0 };
+        const uint64_t id = 3;
+        float row[N_DIMS];
+        pthread_t thread;
+        struct world w;
+
+        (void)state;
+        world_open(&w, NULL, RING_IDS_MAX);
+        w.client->single_cpu = false; /* wherever the test runs */
+        assert_int_equal(carvq_lookup(w.table, &id, 1, NULL, row, sizeof(row)), 0);
+        late.fake = &w.fake;
+        assert_int_equal(pthread_create(&thread, NULL, serve_sleepers, &late), 0);
+        for (int i = 0; i < 160; i++) {
+                fake_daemon_hold(&w.fake, true);
+                assert_int_equal(carvq_lookup(w.table, &id, 1, NULL, row, sizeof(row)), 0);
+        }
+        late.stop = true;
+        pthread_join(thread, NULL);
+        assert_true(w.client->n_waits >= 120); /* without spinning */
+        world_close(&w);
 }
 
 /* More ids than one submission, or the arena, can take. */
@@ -503,13 +543,21 @@ static void test_full_backlog(void **state) {
 
 int main(void) {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_rows),         cmocka_unit_test(test_small_arena),
-                cmocka_unit_test(test_few_ids),      cmocka_unit_test(test_spinning),
-                cmocka_unit_test(test_large),        cmocka_unit_test(test_too_large),
-                cmocka_unit_test(test_tickets),      cmocka_unit_test(test_submission_errors),
-                cmocka_unit_test(test_held),         cmocka_unit_test(test_arena_held_by_tickets),
-                cmocka_unit_test(test_event_loop),   cmocka_unit_test(test_tables),
-                cmocka_unit_test(test_late_table),   cmocka_unit_test(test_no_daemon),
+                cmocka_unit_test(test_rows),
+                cmocka_unit_test(test_small_arena),
+                cmocka_unit_test(test_few_ids),
+                cmocka_unit_test(test_spinning),
+                cmocka_unit_test(test_spinning_in_vain),
+                cmocka_unit_test(test_large),
+                cmocka_unit_test(test_too_large),
+                cmocka_unit_test(test_tickets),
+                cmocka_unit_test(test_submission_errors),
+                cmocka_unit_test(test_held),
+                cmocka_unit_test(test_arena_held_by_tickets),
+                cmocka_unit_test(test_event_loop),
+                cmocka_unit_test(test_tables),
+                cmocka_unit_test(test_late_table),
+                cmocka_unit_test(test_no_daemon),
                 cmocka_unit_test(test_full_backlog),
         };
 
