@@ -11,8 +11,14 @@
 #include "half.h"
 
 #if defined(__x86_64__)
+extern const struct codec_kernels codec_kernels_avx2;
 extern const struct codec_kernels codec_kernels_avx512;
+#elif defined(__aarch64__)
+extern const struct codec_kernels codec_kernels_neon;
 #endif
+
+/* For what is written once and compiled for each shape that it is given as constants. */
+#define _always_inline inline __attribute__((always_inline))
 
 /* Parts of the scratch start at multiples of a cache line. */
 #define CODEC_SCRATCH_ALIGNMENT 64u

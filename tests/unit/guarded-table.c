@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "lib/codec/codec.h"
@@ -40,7 +42,7 @@ void guarded_init_at(struct guarded *memory, size_t n_bytes, enum guard guard) {
         size_t page = (size_t)sysconf(_SC_PAGESIZE), body = align_up(n_bytes, page);
         uint8_t *map = mmap(NULL, body + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-        if (map == MAP_FAILED || mprotect(map + page, body, PROT_READ | PROT_WRITE) < 0)
+        if (map == MAP_FAILED || (body && mprotect(map + page, body, PROT_READ | PROT_WRITE) < 0))
                 die("no memory");
         *memory = (struct guarded){
                 .bytes = map + page + (guard == GUARD_BEHIND ? body - n_bytes : 0),

@@ -80,7 +80,11 @@ static void test_choice(void **state) {
         assert_string_equal(codec_kernels_choose(0)->name, "scalar");
         assert_ptr_equal(codec_kernels_choose(0), &codec_kernels_scalar);
 #if defined(__x86_64__)
-        assert_string_equal(codec_kernels_choose(CODEC_CPU_AVX512)->name, "avx512");
+        assert_string_equal(codec_kernels_choose(CODEC_CPU_AVX2)->name, "avx2");
+        assert_string_equal(codec_kernels_choose(CODEC_CPU_AVX2 | CODEC_CPU_AVX512)->name,
+                            "avx512");
+#elif defined(__aarch64__)
+        assert_string_equal(codec_kernels_choose(CODEC_CPU_NEON)->name, "neon");
 #endif
         for (uint32_t codec = TABLE_CODEC_F32; codec <= TABLE_CODEC_CARVQ; codec++)
                 assert_non_null(codec_kernels_choose(UINT32_MAX)->decode[codec]);

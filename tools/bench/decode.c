@@ -2,7 +2,9 @@
 /*
  * bench-decode: what a row costs, compressed and not, in one run. Tables of random codes are made
  * in memory, so nothing is trained and nothing read; random rows are decoded by codec_decode()
- * into one f32 buffer, best of many batches, caches as warm as the tables' sizes allow. One thread.
+ * into one buffer, best of many batches, caches as warm as the tables' sizes allow. One thread.
+ * A table takes turns with a table of halves, to which it is compared: so both meet the same
+ * neighbours on the machine.
  */
 #include <getopt.h>
 #include <math.h>
@@ -21,6 +23,8 @@ struct options {
         uint64_t batch;
         uint64_t n_batches;
         uint64_t seed;
+        const char *only; /* tables whose names have this in them; NULL: all */
+        const char *json; /* where the results go, too; NULL: nowhere */
 };
 
 static uint64_t next_random(uint64_t *state) {
@@ -147,44 +151,67 @@ static void *make_table(struct table_header header, const struct options *option
         return file;
 }
 
-static double measure(const struct codec_table *table, const struct codec_kernels *kernels,
-                      const struct options *options, uint64_t *ids, float *out) {
+/* One table under test: what batches of it cost, with a set of kernels and an output type. */
+struct contender {
+        const struct codec_table *table;
+        struct codec_context context;
+        double best_us;
+};
+
+static void time_batch(struct contender *c, const struct codec_request *request) {
+        struct codec_cost cost = { 0 };
+        double start = now_us();
+
+        codec_decode_all(&c->context, c->table, request, &cost);
+        c->best_us = fmin(c->best_us, now_us() - start);
+}
+
+/* Batches of a turn: enough for each to find the caches as its own batches leave them. */
+#define TURN_BATCHES 16u
+
+/* us a row of both, by turns. */
+static void measure(struct contender pair[2], const struct codec_kernels *kernels, uint8_t type,
+                    const struct options *options, uint64_t *ids, void *out) {
         const struct codec_request request = {
                 .ids = ids,
                 .n_ids = options->batch,
                 .n_cols = options->n_dims,
                 .scale = 1,
-                .row_stride_bytes = options->n_dims * sizeof(float),
+                .type = type,
+                .row_stride_bytes = options->n_dims * codec_type_bytes(type),
                 .out = out,
         };
-        struct codec_cost cost = { 0 };
-        struct codec_context context;
         uint64_t random = options->seed;
-        double best = INFINITY, deadline = now_us() + 1e6;
+        double deadline = now_us() + 1e6;
 
-        codec_context_init(&context, kernels);
-        if (codec_context_reserve(&context, table) < 0)
-                return NAN;
-        for (uint64_t b = 0; b < options->n_batches && now_us() < deadline; b++) {
-                double start;
-
+        for (size_t i = 0; i < 2; i++) {
+                codec_context_init(&pair[i].context, kernels);
+                pair[i].best_us = INFINITY;
+                if (codec_context_reserve(&pair[i].context, pair[i].table) < 0) {
+                        fprintf(stderr, "bench-decode: out of memory\n");
+                        exit(1);
+                }
+        }
+        for (uint64_t b = 0; b < 2 * options->n_batches && now_us() < deadline; b++) {
                 for (uint64_t i = 0; i < options->batch; i++)
                         ids[i] = next_random(&random) % options->n_rows;
-                start = now_us();
-                codec_decode_all(&context, table, &request, &cost);
-                best = fmin(best, now_us() - start);
+                time_batch(&pair[b / TURN_BATCHES % 2], &request);
         }
-        codec_context_deinit(&context);
-        return best / (double)options->batch;
+        for (size_t i = 0; i < 2; i++) {
+                codec_context_deinit(&pair[i].context);
+                pair[i].best_us /= (double)options->batch;
+        }
 }
 
-static void print_machine(void) {
+static void machine_name(size_t n, char *ret_name) {
         FILE *f = fopen("/proc/cpuinfo", "re");
         char line[256];
 
+        snprintf(ret_name, n, "unknown");
         while (f && fgets(line, sizeof(line), f))
-                if (!strncmp(line, "model name", 10)) {
-                        printf("machine: %s", strchr(line, ':') ? strchr(line, ':') + 2 : line);
+                if (!strncmp(line, "model name", 10) && strchr(line, ':')) {
+                        line[strcspn(line, "\"\\\n")] = 0;
+                        snprintf(ret_name, n, "%s", strchr(line, ':') + 2);
                         break;
                 }
         if (f)
@@ -195,75 +222,238 @@ static void print_machine(void) {
 #define WINDOWS(k, s, h)                                                                           \
         .codec = TABLE_CODEC_CARVQ, .n_stages = 1, .codebook_bits = k, .window_bits = s,           \
         .subvector_dims = h, .group_cols = TABLE_DIMS_MAX
+#define SMALL(k, g)                                                                                \
+        .codec = TABLE_CODEC_CARVQ, .n_stages = 3, .codebook_bits = k, .subvector_dims = 8,        \
+        .group_cols = g
 
-static void run(const struct options *options) {
-        const struct {
-                const char *name;
-                struct table_header header;
-        } lines[] = {
-                { "f16", { .codec = TABLE_CODEC_F16 } }, /* first: the others are compared to it */
-                { "f32", { .codec = TABLE_CODEC_F32 } },
-                { "bf16", { .codec = TABLE_CODEC_BF16 } },
-                { "int8", { .codec = TABLE_CODEC_INT8 } },
-                { "int4", { .codec = TABLE_CODEC_INT4 } },
-                { "h16 k8 L3", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX } },
-                { "h16 k8 L3, by sub-vector", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = 1 } },
-                { "h16 k8 L3, mean row",
-                  { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX,
-                    .adaptor_type = TABLE_ADAPTOR_HALF } },
-                /* Three stages in the mean, so that the difference is what tiers cost. */
-                { "h16 k8 L2, 5 or 9",
-                  { LARGE_CODEBOOKS, .n_stages = 9, .group_cols = TABLE_DIMS_MAX, .n_tiers = 3,
-                    .tier_stages = { 2, 5, 9 } } },
-                { "h4 k6 of 12", { WINDOWS(6, 12, 4) } },
-                { "h4 k6 of 12, column scale", { WINDOWS(6, 12, 4), .col_scale = 1 } },
-                { "h4 k6 of 14", { WINDOWS(6, 14, 4) } },
-                { "h2 k3 of 12", { WINDOWS(3, 12, 2) } },
-                { "h8 k12 of 12", { WINDOWS(12, 12, 8) } },
-                { "h4 k5 or 8 of 12",
-                  { WINDOWS(8, 12, 4), .n_tiers = 2, .tier_stages = { 1, 1 },
-                    .tier_bits = { 5, 8 } } },
-                { "as the options say", options->carvq },
-        };
-        const struct codec_kernels *sets[] = {
-                codec_kernels_choose(codec_cpu_features()),
-                &codec_kernels_scalar,
-        };
-        size_t n_sets = sets[0] == sets[1] ? 1 : 2;
-        uint64_t *ids = calloc(options->batch, sizeof(*ids));
-        float *out = aligned_alloc(
-                4096, align_up(options->batch * options->n_dims * sizeof(float), 4096));
-        double f16_us[2] = { 0 };
+/* A table to decode, and what the time of a row may be, in parts of an f16 row's with the same
+ * kernels; 0: no target. */
+struct line {
+        const char *name;
+        struct table_header header;
+        double limit_avx512, limit_avx2;
+};
 
-        if (!ids || !out) {
+static const struct line lines[] = {
+        { "f16", { .codec = TABLE_CODEC_F16 }, 0, 0 },
+        { "f32", { .codec = TABLE_CODEC_F32 }, 0, 0 },
+        { "bf16", { .codec = TABLE_CODEC_BF16 }, 0, 0 },
+        { "int8", { .codec = TABLE_CODEC_INT8 }, 0, 0 },
+        { "int4", { .codec = TABLE_CODEC_INT4 }, 0, 0 },
+        { "h8 k4 L3", { SMALL(4, TABLE_DIMS_MAX) }, 0.5, 1 },
+        { "h8 k3 L3", { SMALL(3, TABLE_DIMS_MAX) }, 0, 0 },
+        { "h8 k2 L3", { SMALL(2, TABLE_DIMS_MAX) }, 0, 0 },
+        { "h8 k1 L3", { SMALL(1, TABLE_DIMS_MAX) }, 0, 0 },
+        { "h8 k4 L3, groups of 5", { SMALL(4, 5) }, 0, 0 },
+        { "h8 k4 L3, by sub-vector", { SMALL(4, 1) }, 0, 0 },
+        { "h16 k8 L3", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX }, 0, 0 },
+        { "h16 k8 L3, by sub-vector", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = 1 }, 0, 0 },
+        { "h16 k8 L3, mean row",
+          { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX,
+            .adaptor_type = TABLE_ADAPTOR_HALF },
+          0,
+          0 },
+        /* Three stages in the mean, so that the difference is what tiers cost. */
+        { "h16 k8 L2, 5 or 9",
+          { LARGE_CODEBOOKS, .n_stages = 9, .group_cols = TABLE_DIMS_MAX, .n_tiers = 3,
+            .tier_stages = { 2, 5, 9 } },
+          0,
+          0 },
+        { "h4 k6 of 12", { WINDOWS(6, 12, 4) }, 0.5, 1 },
+        { "h4 k6 of 12, column scale", { WINDOWS(6, 12, 4), .col_scale = 1 }, 0, 0 },
+        { "h4 k6 of 12, scales, mean",
+          { WINDOWS(6, 12, 4), .col_scale = 1, .row_scale = 1, .adaptor_type = TABLE_ADAPTOR_HALF },
+          0.625,
+          1 },
+        { "h4 k6 of 14", { WINDOWS(6, 14, 4) }, 0, 0 },
+        { "h2 k3 of 12", { WINDOWS(3, 12, 2) }, 0, 0 },
+        { "h8 k12 of 12", { WINDOWS(12, 12, 8) }, 0, 0 },
+        { "h1 k6 of 12", { WINDOWS(6, 12, 1) }, 0, 0 },
+        { "h3 k6 of 12", { WINDOWS(6, 12, 3) }, 0, 0 },
+        { "h5 k6 of 12", { WINDOWS(6, 12, 5) }, 0, 0 },
+        { "h6 k6 of 12", { WINDOWS(6, 12, 6) }, 0, 0 },
+        { "h7 k6 of 12", { WINDOWS(6, 12, 7) }, 0, 0 },
+        { "h12 k6 of 12", { WINDOWS(6, 12, 12) }, 0, 0 },
+        { "h24 k6 of 12", { WINDOWS(6, 12, 24) }, 0, 0 },
+        { "h32 k6 of 12", { WINDOWS(6, 12, 32) }, 0, 0 },
+        { "h4 k5 or 8 of 12",
+          { WINDOWS(8, 12, 4), .n_tiers = 2, .tier_stages = { 1, 1 }, .tier_bits = { 5, 8 } },
+          0,
+          0 },
+        { .name = "as the options say" },
+};
+
+/* ---- Results ---- */
+
+static const char *const type_names[] = { "f32", "f16", "bf16" };
+
+struct result {
+        const struct line *line;
+        const char *kernels;
+        uint8_t type;
+        uint64_t row_bytes;
+        double us, f16_us, limit;
+};
+
+/* What this run has measured, and the memory that it uses for that. */
+struct run {
+        const struct options *options;
+        const struct codec_kernels *sets[3];
+        size_t n_sets;
+        struct codec_table f16;
+        uint64_t *ids;
+        void *out;
+        struct result results[ARRAY_SIZE(lines) * 3 + 8];
+        size_t n_results;
+};
+
+static void add_result(struct run *run, const struct line *line, const struct codec_table *table,
+                       const struct codec_kernels *kernels, uint8_t type) {
+        const struct options *options = run->options;
+        struct contender pair[2] = { { .table = &run->f16 }, { .table = table } };
+        struct result *result = &run->results[run->n_results++];
+
+        measure(pair, kernels, type, options, run->ids, run->out);
+        *result = (struct result){
+                .line = line,
+                .kernels = kernels->name,
+                .type = type,
+                .row_bytes = table->contents.layout.rows_bytes / options->n_rows,
+                .us = pair[1].best_us,
+                .f16_us = pair[0].best_us,
+        };
+        if (type == CODEC_TYPE_F32 && !strcmp(kernels->name, "avx512"))
+                result->limit = line->limit_avx512;
+        if (type == CODEC_TYPE_F32 && !strcmp(kernels->name, "avx2"))
+                result->limit = line->limit_avx2;
+        printf("%-26s %-7s %-5s %10" PRIu64 " %9.3f %9.3f %11.2f\n", line->name, kernels->name,
+               type_names[type], result->row_bytes, result->us, result->f16_us,
+               result->f16_us / result->us);
+}
+
+static void run_line(struct run *run, const struct line *line) {
+        const struct options *options = run->options;
+        bool own = !line->header.codec;
+        struct codec_table table;
+        void *file;
+
+        if (options->only && !strstr(line->name, options->only))
+                return;
+        file = make_table(own ? options->carvq : line->header, options, &table);
+        for (size_t k = 0; k < run->n_sets; k++)
+                add_result(run, line, &table, run->sets[k], CODEC_TYPE_F32);
+        for (uint8_t type = CODEC_TYPE_F16; own && type <= CODEC_TYPE_BF16; type++)
+                add_result(run, line, &table, run->sets[0], type);
+        munmap(file, table.contents.header.file_bytes);
+}
+
+static void print_targets(const struct run *run) {
+        bool any = false;
+
+        for (size_t i = 0; i < run->n_results; i++) {
+                const struct result *r = &run->results[i];
+
+                if (r->limit == 0)
+                        continue;
+                if (!any)
+                        printf("\n%-34s %8s %8s\n", "time of a row / of an f16 row", "limit",
+                               "value");
+                any = true;
+                printf("%-26s %-7s %8.3f %8.3f  %s\n", r->line->name, r->kernels, r->limit,
+                       r->us / r->f16_us, r->us / r->f16_us <= r->limit ? "pass" : "short");
+        }
+}
+
+static void write_json(const struct run *run, const char *machine) {
+        const struct options *o = run->options;
+        const char *comma = "";
+        FILE *f = fopen(o->json, "we");
+
+        if (!f) {
+                fprintf(stderr, "bench-decode: %s: %s\n", o->json, strerror(errno));
+                exit(1);
+        }
+        fprintf(f,
+                "{\n\"bench\": \"decode\",\n\"machine\": \"%s\",\n\"n_rows\": %" PRIu64
+                ",\n\"n_dims\": %" PRIu32 ",\n\"batch\": %" PRIu64 ",\n\"seed\": %" PRIu64
+                ",\n\"results\": [",
+                machine, o->n_rows, o->n_dims, o->batch, o->seed);
+        for (size_t i = 0; i < run->n_results; i++) {
+                const struct result *r = &run->results[i];
+
+                fprintf(f,
+                        "%s\n  {\"table\": \"%s\", \"kernels\": \"%s\", \"output\": \"%s\","
+                        " \"row_bytes\": %" PRIu64 ", \"us\": %.4f, \"f16_us\": %.4f}",
+                        i ? "," : "", r->line->name, r->kernels, type_names[r->type], r->row_bytes,
+                        r->us, r->f16_us);
+        }
+        fprintf(f, "\n],\n\"targets\": [");
+        for (size_t i = 0; i < run->n_results; i++) {
+                const struct result *r = &run->results[i];
+
+                if (r->limit == 0)
+                        continue;
+                fprintf(f,
+                        "%s\n  {\"measure\": \"decode %s, %s\", \"target\":"
+                        " \"at most %g x the time of an f16 row\", \"value\": %.4f,"
+                        " \"unit\": \"x\", \"limit\": %g, \"pass\": %s}",
+                        comma, r->line->name, r->kernels, r->limit, r->us / r->f16_us, r->limit,
+                        r->us / r->f16_us <= r->limit ? "true" : "false");
+                comma = ",";
+        }
+        fprintf(f, "\n]\n}\n");
+        if (fclose(f) < 0) {
+                fprintf(stderr, "bench-decode: %s: %s\n", o->json, strerror(errno));
+                exit(1);
+        }
+}
+
+/* All sets that this machine and `CARVQ_CPU_MASK` allow, the best first. */
+static size_t choose_sets(const struct codec_kernels *ret_sets[3]) {
+        uint32_t features = codec_cpu_features();
+        const uint32_t masks[] = { features, features & CODEC_CPU_AVX2, 0 };
+        size_t n = 0;
+
+        for (size_t i = 0; i < ARRAY_SIZE(masks); i++) {
+                const struct codec_kernels *set = codec_kernels_choose(masks[i]);
+
+                if (!n || ret_sets[n - 1] != set)
+                        ret_sets[n++] = set;
+        }
+        return n;
+}
+
+static void run_all(const struct options *options) {
+        size_t out_bytes = options->batch * options->n_dims * sizeof(float);
+        struct run run = { .options = options };
+        char machine[128];
+        void *file;
+
+        run.n_sets = choose_sets(run.sets);
+        run.ids = calloc(options->batch, sizeof(*run.ids));
+        run.out = aligned_alloc(4096, align_up(out_bytes, 4096));
+        if (!run.ids || !run.out) {
                 fprintf(stderr, "bench-decode: out of memory\n");
                 exit(1);
         }
-        memset(out, 0, options->batch * options->n_dims * sizeof(float));
+        memset(run.out, 0, out_bytes);
+        machine_name(sizeof(machine), machine);
+        file = make_table((struct table_header){ .codec = TABLE_CODEC_F16 }, options, &run.f16);
 
-        print_machine();
+        printf("machine: %s\n", machine);
         printf("%" PRIu64 " rows x %" PRIu32 ", batches of %" PRIu64
-               " random rows to one f32 buffer, best of %" PRIu64 ", warm, seed %" PRIu64 "\n",
+               " random rows to one buffer, best of %" PRIu64 ", warm, seed %" PRIu64 "\n",
                options->n_rows, options->n_dims, options->batch, options->n_batches, options->seed);
-        printf("%-24s %-8s %10s %10s %10s %12s\n", "table", "kernels", "bytes/row", "us/row",
-               "GB/s out", "f16 / this");
-        for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
-                struct codec_table table;
-                void *file = make_table(lines[i].header, options, &table);
-
-                for (size_t k = 0; k < n_sets; k++) {
-                        double us = measure(&table, sets[k], options, ids, out);
-
-                        if (i == 0)
-                                f16_us[k] = us;
-                        printf("%-24s %-8s %10" PRIu64 " %10.3f %10.1f %12.2f\n", lines[i].name,
-                               sets[k]->name, table.contents.layout.rows_bytes / options->n_rows,
-                               us, options->n_dims * 4e-3 / us, f16_us[k] / us);
-                }
-                munmap(file, table.contents.header.file_bytes);
-        }
-        free(ids);
-        free(out);
+        printf("%-26s %-7s %-5s %10s %9s %9s %11s\n", "table", "kernels", "to", "bytes/row",
+               "us/row", "f16 us", "f16 / this");
+        for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+                run_line(&run, &lines[i]);
+        print_targets(&run);
+        if (options->json)
+                write_json(&run, machine);
+        munmap(file, run.f16.contents.header.file_bytes);
+        free(run.ids);
+        free(run.out);
 }
 
 static void print_help(void) {
@@ -283,6 +473,8 @@ static void print_help(void) {
                "  --int8            carvq: its weights and latents are int8, not half\n"
                "  --hidden N        carvq: its hidden layer (0: none)\n"
                "  --seed N          of all random numbers (1)\n"
+               "  --only TEXT       tables whose names have it in them\n"
+               "  --json FILE       write the results there, too\n"
                "  --help\n");
 }
 
@@ -316,6 +508,8 @@ int main(int argc, char **argv) {
                 { "int8", no_argument, NULL, 'i' },
                 { "hidden", required_argument, NULL, 'H' },
                 { "seed", required_argument, NULL, 's' },
+                { "only", required_argument, NULL, 'o' },
+                { "json", required_argument, NULL, 'j' },
                 { "help", no_argument, NULL, 'h' },
                 { 0 },
         };
@@ -369,6 +563,12 @@ int main(int argc, char **argv) {
                 case 's':
                         options.seed = value;
                         break;
+                case 'o':
+                        options.only = optarg;
+                        break;
+                case 'j':
+                        options.json = optarg;
+                        break;
                 case 'h':
                         print_help();
                         return 0;
@@ -385,6 +585,6 @@ int main(int argc, char **argv) {
                                 " arguments are taken; see --help\n");
                 return 2;
         }
-        run(&options);
+        run_all(&options);
         return 0;
 }
