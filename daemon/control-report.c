@@ -36,7 +36,10 @@ static json_t *cpu_features(uint32_t features) {
         } names[] = {
                 { CODEC_CPU_AVX2, "avx2" },
                 { CODEC_CPU_AVX512, "avx512" },
+                { CODEC_CPU_VNNI, "vnni" },
+                { CODEC_CPU_AMX, "amx" },
                 { CODEC_CPU_NEON, "neon" },
+                { CODEC_CPU_DOTPROD, "dotprod" },
         };
         json_t *list = json_array();
 

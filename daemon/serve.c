@@ -8,8 +8,8 @@
 
 /* Decoded in one step: enough to run at full speed, and tens of microseconds, which is fair to
  * others. */
-#define PIECE_VALUES  (64u * 1024u)
-#define PIECE_WEIGHTS (1024u * 1024u) /* of the adaptor, times rows */
+#define PIECE_VALUES     (64u * 1024u)
+#define PIECE_ADAPTOR_US 64u
 
 /* A client's clock reading older than this is not believed. */
 #define LATENCY_NS_MAX UINT64_C(600000000000)
@@ -131,10 +131,16 @@ static void job_start(struct seat *seat) {
                 job_end(seat, status, detail);
 }
 
-static uint32_t rows_per_piece(const struct table_contents *c) {
+/* Whole batches for the adaptor where there is time for one. */
+static uint32_t rows_per_piece(const struct table_contents *c,
+                               const struct codec_kernels *kernels) {
         uint64_t n_weights = MAX(c->layout.n_weights, 1u);
+        uint64_t n = MIN(PIECE_VALUES / c->header.n_dims,
+                         (uint64_t)PIECE_ADAPTOR_US * kernels->adaptor_rate / n_weights);
 
-        return (uint32_t)MAX(MIN(PIECE_VALUES / c->header.n_dims, PIECE_WEIGHTS / n_weights), 1u);
+        if (c->header.latent_dims && n > CODEC_BATCH_ROWS)
+                n -= n % CODEC_BATCH_ROWS;
+        return (uint32_t)MAX(n, 1u);
 }
 
 struct step {
@@ -158,7 +164,7 @@ static void job_piece(struct seat *seat, struct codec_context *context, uint32_t
         uint64_t n_before = job->piece.n_rows;
         bool sound;
 
-        job->piece.n_ids_max = rows_per_piece(&table->file.table.contents);
+        job->piece.n_ids_max = rows_per_piece(&table->file.table.contents, context->kernels);
         job->piece.cost = (struct codec_cost){ 0 };
         sound = guard_run(table->file.map, table->file.map_bytes, decode_step, &step);
         stats_add_piece(&seat->stats, &job->piece.cost, job->piece.n_rows - n_before, n_dims);

@@ -123,11 +123,14 @@ struct carvq_file_options {
 };
 
 /*
- * Direct mode: maps a .carvq file read-only. Reads one page, unless asked to verify. `ret_message`
- * as above.
+ * Direct mode: maps a .carvq file read-only. Reads one page, and an adaptor, unless asked to verify.
+ * `ret_message` as above. For a table with latents, on a CPU with AMX, the process asks the system
+ * for its use; then alternate signal stacks that are set up later must be of AT_MINSIGSTKSZ bytes
+ * (about 11 KiB; sigaltstack() says so). A cpu_mask without "amx" does not ask.
  *   -ENOENT, -EACCES ...   from open()
  *   -EBADMSG               damaged, foreign, or not a regular file
  *   -EPROTONOSUPPORT       written by a newer version
+ *   -ENOMEM
  * A file that is truncated while it is mapped raises SIGBUS in the reader, as any mapping does.
  */
 int carvq_file_open(const char *path, const struct carvq_file_options *options,

@@ -9,13 +9,17 @@
 
 #include "options.h"
 
-static int choose_kernels(const char *cpu_mask, const struct codec_kernels **ret_kernels,
-                          struct fault *ret_fault) {
+/* Matrix units, which the caller's whole process pays for (kernels.c), only where there is
+ * something for them to do. */
+static int choose_kernels(const char *cpu_mask, const struct table_header *shape,
+                          const struct codec_kernels **ret_kernels, struct fault *ret_fault) {
         uint32_t features = codec_cpu_features(), mask = UINT32_MAX;
 
         if (cpu_mask && codec_cpu_mask_parse(cpu_mask, &mask) < 0)
                 return fault_set(ret_fault, -EINVAL, "cpu_mask \"%.32s\" names no kernels",
                                  cpu_mask);
+        if (!shape->latent_dims)
+                mask &= ~(uint32_t)CODEC_CPU_AMX;
         *ret_kernels = codec_kernels_choose(features & mask);
         return 0;
 }
@@ -53,20 +57,20 @@ static int direct_open(const char *path, const struct carvq_file_options *user_o
         r = options_copy(user_options, sizeof(options), &options, ret_fault);
         if (r < 0)
                 return r;
-        r = choose_kernels(options.cpu_mask, &kernels, ret_fault);
-        if (r < 0)
-                return r;
         table = calloc(1, sizeof(*table));
         if (!table)
                 return fault_set(ret_fault, -ENOMEM, "out of memory");
-        codec_context_init(&table->context, kernels);
         r = map_file(table, path, options.verify, ret_fault);
         if (r < 0)
                 return r;
+        table->shape = table->file.table.contents.header;
+        r = choose_kernels(options.cpu_mask, &table->shape, &kernels, ret_fault);
+        if (r < 0)
+                return r;
+        codec_context_init(&table->context, kernels);
         r = codec_context_reserve(&table->context, &table->file.table);
         if (r < 0)
                 return fault_set(ret_fault, r, "out of memory");
-        table->shape = table->file.table.contents.header;
         *ret_table = steal_pointer(&table);
         return 0;
 }

@@ -20,5 +20,3 @@ static inline __mmask16 lanes(size_t n) {
 static _always_inline __m512 load_halves(const uint16_t *halves, __mmask16 mask) {
         return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, halves));
 }
-
-codec_layer_fn codec_avx512_layer;

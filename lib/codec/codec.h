@@ -16,6 +16,9 @@ enum codec_cpu {
         CODEC_CPU_AVX512 =
                 1u << 1, /* all that, BMI2, AVX-512 F, BW, DQ, VL, the OS state for them */
         CODEC_CPU_NEON = 1u << 2,
+        CODEC_CPU_VNNI = 1u << 3,    /* AVX-512 as above, and its VNNI */
+        CODEC_CPU_AMX = 1u << 4,     /* all that, AMX for int8, the OS state for it */
+        CODEC_CPU_DOTPROD = 1u << 5, /* NEON's dot products of bytes */
 };
 
 /* What this CPU and OS can run, and-ed with the mask of `CARVQ_CPU_MASK`; nothing where that cannot
@@ -26,6 +29,7 @@ uint32_t codec_cpu_features(void);
 int codec_cpu_mask_parse(const char *text, uint32_t *ret_mask);
 
 struct codec_table;
+struct codec_weights;
 
 /* Where a row is: `n_bytes` of the rows chunk. */
 struct codec_record {
@@ -56,10 +60,12 @@ struct codec_kernels {
                                               const struct codec_record *record,
                                               const float *addends, float *ret_values);
         /* The adaptor of a table with latents: n_dims outputs for each of at most CODEC_BATCH_ROWS
-         * records, each `stride` floats (a multiple of 16) from the one before. A row of integers
-         * has no latent, and no outputs. */
+         * records, each `stride` floats (a multiple of 16, all of which may be written) from the
+         * one before. A row of integers has no latent, and no outputs. */
         void (*adaptor)(const struct codec_table *table, const struct codec_record *records,
                         size_t n_rows, float *scratch, size_t stride, float *ret_outputs);
+        /* Weights of it times rows in a microsecond, roughly: for who keeps steps short. */
+        uint32_t adaptor_rate;
         void (*f32_to_f16)(const float *values, size_t n, uint16_t *ret_values);
         void (*f32_to_bf16)(const float *values, size_t n, uint16_t *ret_values);
 };
@@ -69,7 +75,8 @@ extern const struct codec_kernels codec_kernels_scalar;
 /* What the adaptor's kernel needs. */
 size_t codec_scratch_floats(const struct table_header *header);
 
-/* The best set among `features` (see codec_cpu_features()). */
+/* The best set among `features` (see codec_cpu_features()). With AMX among them this asks the
+ * system to let the process use it, and makes do without where it may not. */
 const struct codec_kernels *codec_kernels_choose(uint32_t features);
 
 /* ---- A table (table-file.c) ---- */
@@ -82,11 +89,21 @@ struct codec_table {
         const uint16_t *col_scales;           /* half[n_dims]; NULL where absent */
         const uint16_t *adaptor;              /* NULL where absent */
         const struct table_tier_block *tiers; /* NULL where absent */
+        struct codec_weights *weights;        /* NULL: the adaptor runs as specified, slowly */
 };
 
 /* Slices a whole file in memory, at a multiple of 64 bytes, that has passed table_check(). */
 void codec_table_init(struct codec_table *table, const struct table_contents *contents,
                       const void *file);
+
+/*
+ * Packs the adaptor's weights for the batched kernels: a copy, of at most 4 bytes a weight, that
+ * nobody changes. A table from codec_table_init() has none until its owner sets it. NULL where
+ * there are no latents, and where a weight is not finite. -ENOMEM.
+ */
+int codec_weights_new(const struct table_header *header, const uint16_t *adaptor,
+                      struct codec_weights **ret_weights);
+void codec_weights_free(struct codec_weights *weights);
 
 struct codec_file {
         struct codec_table table;
@@ -95,10 +112,10 @@ struct codec_file {
 };
 
 /*
- * Checks and maps a .carvq file, MAP_SHARED and read-only. `fd` is not kept. Reads the first page
- * and the tier map: with one tier the cost does not grow with the table, with more by a cache line
- * for 448 rows. -EBADMSG, -EPROTONOSUPPORT (the fault says why), or the negative errno of fstat,
- * pread or mmap.
+ * Checks and maps a .carvq file, MAP_SHARED and read-only. `fd` is not kept. Reads the first page,
+ * the tier map, and an adaptor, whose weights it packs: with one tier the cost does not grow with
+ * the table, with more by a cache line for 448 rows. -ENOMEM, -EBADMSG, -EPROTONOSUPPORT (the fault
+ * says why), or the negative errno of fstat, pread or mmap.
  */
 int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault);
 /* The same by name, or the negative errno of open(); the fault begins with the path. */

@@ -12,14 +12,28 @@
 #include <cpuid.h>
 
 /* XCR0: which register files the system saves (Intel SDM volume 1, 13.3). */
-#define XCR0_AVX    0x06u /* xmm, upper halves of ymm */
-#define XCR0_AVX512 0xe0u /* opmask, upper halves of zmm 0-15, zmm 16-31 */
+#define XCR0_AVX    0x06u    /* xmm, upper halves of ymm */
+#define XCR0_AVX512 0xe0u    /* opmask, upper halves of zmm 0-15, zmm 16-31 */
+#define XCR0_AMX    0x60000u /* tile configuration, tiles */
+
+/* CPUID leaf 7; names differ between compilers, or lack. */
+#define ECX_AVX512_VNNI (1u << 11)
+#define EDX_AMX         (3u << 24) /* tiles, int8 */
 
 static uint64_t read_xcr0(void) {
         uint32_t low, high;
 
         __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
         return (uint64_t)high << 32 | low;
+}
+
+/* What is only used with AVX-512. */
+static uint32_t detect_matrices(uint32_t leaf7_ecx, uint32_t leaf7_edx, uint64_t xcr0) {
+        if (!(leaf7_ecx & ECX_AVX512_VNNI))
+                return 0;
+        if ((leaf7_edx & EDX_AMX) != EDX_AMX || (xcr0 & XCR0_AMX) != XCR0_AMX)
+                return CODEC_CPU_VNNI;
+        return CODEC_CPU_VNNI | CODEC_CPU_AMX;
 }
 
 static uint32_t detect(void) {
@@ -39,11 +53,18 @@ static uint32_t detect(void) {
                 return 0;
         if ((b & wanted_avx512) != wanted_avx512 || (xcr0 & XCR0_AVX512) != XCR0_AVX512)
                 return CODEC_CPU_AVX2;
-        return CODEC_CPU_AVX2 | CODEC_CPU_AVX512;
+        return CODEC_CPU_AVX2 | CODEC_CPU_AVX512 | detect_matrices(c, d, xcr0);
 }
 #elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+#define HWCAP_DOT_PRODUCTS (1ul << 20) /* the kernel's HWCAP_ASIMDDP */
+
 static uint32_t detect(void) {
-        return CODEC_CPU_NEON; /* part of the base architecture */
+        bool dotprod = getauxval(AT_HWCAP) & HWCAP_DOT_PRODUCTS;
+
+        /* NEON is part of the base architecture. */
+        return CODEC_CPU_NEON | (dotprod ? CODEC_CPU_DOTPROD : 0);
 }
 #else
 static uint32_t detect(void) {
@@ -72,6 +93,9 @@ static int parse_name(const char *name, size_t length, uint32_t *mask) {
                 { "avx2", CODEC_CPU_AVX2 },
                 { "avx512", CODEC_CPU_AVX512 },
                 { "neon", CODEC_CPU_NEON },
+                { "vnni", CODEC_CPU_VNNI },
+                { "amx", CODEC_CPU_AMX },
+                { "dotprod", CODEC_CPU_DOTPROD },
                 { "all", UINT32_MAX },
         };
 

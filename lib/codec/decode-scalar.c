@@ -196,11 +196,6 @@ static void decode_int4(const struct codec_table *table, const struct codec_reco
         }
 }
 
-static void adaptor(const struct codec_table *table, const struct codec_record *records,
-                    size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
-        codec_adaptor(table, records, n_rows, codec_scalar_layer, scratch, stride, ret_outputs);
-}
-
 static void f32_to_f16(const float *values, size_t n, uint16_t *ret_values) {
         for (size_t i = 0; i < n; i++)
                 ret_values[i] = float_to_half(values[i]);
@@ -222,7 +217,8 @@ const struct codec_kernels codec_kernels_scalar = {
                 [TABLE_CODEC_INT4] = decode_int4,
                 [TABLE_CODEC_CARVQ] = decode_carvq,
         },
-        .adaptor = adaptor,
+        .adaptor = codec_scalar_adaptor,
+        .adaptor_rate = CODEC_SCALAR_RATE,
         .f32_to_f16 = f32_to_f16,
         .f32_to_bf16 = f32_to_bf16,
 };

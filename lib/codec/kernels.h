@@ -13,8 +13,11 @@
 #if defined(__x86_64__)
 extern const struct codec_kernels codec_kernels_avx2;
 extern const struct codec_kernels codec_kernels_avx512;
+extern const struct codec_kernels codec_kernels_avx512_vnni;
+extern const struct codec_kernels codec_kernels_avx512_amx;
 #elif defined(__aarch64__)
 extern const struct codec_kernels codec_kernels_neon;
+extern const struct codec_kernels codec_kernels_neon_dotprod;
 #endif
 
 /* For what is written once and compiled for each shape that it is given as constants. */
@@ -121,6 +124,8 @@ static inline uint16_t codec_load_half(const uint8_t *bytes) {
 
 /* ---- The adaptor (adaptor-scalar.c) ---- */
 
+#define CODEC_LAYERS_MAX 3u
+
 /* One layer, in place: weights [n_in][n_out] of either type. */
 struct codec_layer {
         const uint16_t *halves; /* NULL: int8 */
@@ -130,6 +135,10 @@ struct codec_layer {
         size_t n_in, n_out;
         bool relu;
 };
+
+/* Returns their number. */
+size_t codec_layers(const struct table_header *header, const uint16_t *adaptor,
+                    struct codec_layer ret_layers[CODEC_LAYERS_MAX]);
 
 /* Whether a record of the carvq codec holds integers instead of codes. */
 static inline bool codec_is_int8(const struct codec_table *table,
@@ -146,19 +155,35 @@ static inline float codec_row_scale(const struct codec_table *table,
         return h->row_scale ? scale * half_to_float(codec_load_half(record->bytes)) : scale;
 }
 
-typedef void codec_layer_fn(const struct codec_layer *layer, const float *inputs,
-                            float *ret_outputs);
-
-/* FORMAT.md, decoding step 3, row by row with one function for its layers; as in codec_kernels. */
-void codec_adaptor(const struct codec_table *table, const struct codec_record *records,
-                   size_t n_rows, codec_layer_fn *layer, float *scratch, size_t stride,
-                   float *ret_outputs);
-
 /* The outputs of an adaptor without inputs, which are the same for all rows: half[n_dims]. NULL for
  * every other table. */
 const uint16_t *codec_adaptor_means(const struct codec_table *table);
 
-codec_layer_fn codec_scalar_layer;
+/* The latent's values as floats. */
+void codec_load_latent(const struct table_header *header, const struct codec_record *record,
+                       float *ret_inputs);
+
+/* Entries of struct codec_kernels: as specified, and batched by weights that are packed at load. */
+typedef void codec_adaptor_fn(const struct codec_table *table, const struct codec_record *records,
+                              size_t n_rows, float *scratch, size_t stride, float *ret_outputs);
+
+/* Their adaptor_rate: int8 weights, measured on a Sapphire Rapids, NEON's by instructions. */
+#define CODEC_SCALAR_RATE  10000u
+#define CODEC_AVX2_RATE    40000u
+#define CODEC_VNNI_RATE    130000u
+#define CODEC_AMX_RATE     650000u
+#define CODEC_NEON_RATE    20000u
+#define CODEC_DOTPROD_RATE 60000u
+
+codec_adaptor_fn codec_scalar_adaptor;
+#if defined(__x86_64__)
+codec_adaptor_fn codec_avx2_adaptor; /* with FMA */
+codec_adaptor_fn codec_vnni_adaptor; /* with AVX-512 */
+codec_adaptor_fn codec_amx_adaptor;  /* with both */
+#elif defined(__aarch64__)
+codec_adaptor_fn codec_neon_adaptor;
+codec_adaptor_fn codec_dotprod_adaptor;
+#endif
 
 /* ---- The scalar decoder (decode-scalar.c) ---- */
 

@@ -122,3 +122,22 @@ static void f32_to_bf16(const float *values, size_t n, uint16_t *ret_values) {
         for (size_t i = 0; i < n; i += LANES)
                 v_store_bf16(ret_values + i, n - i, v_load(values + i, n - i));
 }
+
+/* A set of all these; sets of one instruction set differ in what the adaptor runs on. */
+#define KERNELS(set_name, adaptor_fn, rate)                                                          \
+        {                                                                                            \
+                .name = set_name,                                                                  \
+                .find = find,                                                                      \
+                .decode = {                                                                        \
+                        [TABLE_CODEC_F32] = codec_decode_f32,                                      \
+                        [TABLE_CODEC_F16] = decode_f16,                                            \
+                        [TABLE_CODEC_BF16] = decode_bf16,                                          \
+                        [TABLE_CODEC_INT8] = decode_int8,                                          \
+                        [TABLE_CODEC_INT4] = decode_int4,                                          \
+                        [TABLE_CODEC_CARVQ] = decode_carvq,                                        \
+                },                                                                                 \
+                .adaptor = adaptor_fn,                                                             \
+                .adaptor_rate = rate,                                                              \
+                .f32_to_f16 = f32_to_f16,                                                          \
+                .f32_to_bf16 = f32_to_bf16, \
+        }

@@ -2,7 +2,8 @@
 /*
  * A .carvq file as a read-only mapping. Trusts nothing but the kernel's word on the file's length;
  * a file cut short while mapped raises SIGBUS in whoever touches it, and the owner of the mapping
- * deals with that. Mapping reads one page and the tier map; only verification reads the rest. Any
+ * deals with that. Mapping reads one page, the tier map and the
+ * adaptor; only verification reads the rest. Any
  * thread.
  */
 #include "codec.h"
@@ -87,7 +88,38 @@ static int check_tiers(int fd, const struct table_contents *c, struct fault *ret
         return 0;
 }
 
+/* By pread() like the tier map, and a copy, so that what the kernels run on is whole and stays. */
+static int load_weights(int fd, const struct table_contents *c, struct codec_weights **ret_weights,
+                        struct fault *ret_fault) {
+        _cleanup_(freep) uint16_t *adaptor = NULL;
+        size_t n_bytes = 0;
+        int r;
+
+        *ret_weights = NULL;
+        if (!c->header.latent_dims)
+                return 0;
+        adaptor = malloc(c->adaptor.length);
+        if (!adaptor)
+                return fault_set(ret_fault, -ENOMEM, "out of memory for the adaptor");
+        r = read_at(fd, c->adaptor.offset, adaptor, c->adaptor.length, &n_bytes);
+        if (r < 0)
+                return fault_set(ret_fault, r, "read of chunk adaptor: %s", strerror(-r));
+        if (n_bytes < c->adaptor.length)
+                return fault_set(ret_fault, -EBADMSG,
+                                 "chunk adaptor: the file ends at byte %" PRIu64
+                                 ", expected it to go on to byte %" PRIu64,
+                                 c->adaptor.offset + n_bytes,
+                                 c->adaptor.offset + c->adaptor.length);
+        r = codec_weights_new(&c->header, adaptor, ret_weights);
+        return r < 0 ? fault_set(ret_fault, r, "out of memory for the adaptor") : 0;
+}
+
+static void weights_freep(struct codec_weights **weights) {
+        codec_weights_free(*weights);
+}
+
 int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault) {
+        _cleanup_(weights_freep) struct codec_weights *weights = NULL;
         uint8_t head[TABLE_HEAD_BYTES_MAX];
         struct table_contents contents;
         size_t head_bytes = 0;
@@ -106,6 +138,8 @@ int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault)
         r = table_check(head, head_bytes, (uint64_t)st.st_size, &contents, ret_fault);
         if (r >= 0)
                 r = check_tiers(fd, &contents, ret_fault);
+        if (r >= 0)
+                r = load_weights(fd, &contents, &weights, ret_fault);
         if (r < 0)
                 return r;
 
@@ -122,6 +156,7 @@ int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault)
 
         *ret_file = (struct codec_file){ .map = map, .map_bytes = (uint64_t)st.st_size };
         codec_table_init(&ret_file->table, &contents, map);
+        ret_file->table.weights = steal_pointer(&weights);
         return 0;
 }
 
@@ -141,6 +176,7 @@ int codec_file_open(const char *path, struct codec_file *ret_file, struct fault 
 void codec_file_unmap(struct codec_file *file) {
         if (file->map)
                 munmap((void *)file->map, file->map_bytes);
+        codec_weights_free(file->table.weights);
         *file = (struct codec_file){ 0 };
 }
 

@@ -28,6 +28,7 @@ struct CMUnitTest {
                 if (!(c))                                                                          \
                         fail_msg("%s", #c);                                                        \
         } while (0)
+#define assert_null(p)               assert_true((p) == NULL)
 #define assert_non_null(p)           assert_true((p) != NULL)
 #define assert_int_equal(a, b)       assert_true((a) == (b))
 #define assert_ptr_equal(a, b)       assert_true((a) == (b))

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "proto/spin.h"
 #include "daemon/control.h"
 #include "daemon/daemon.h"
+#include "proto/spin.h"
 #include "tests/make-table.h"
 
 #define TIMEOUT_MS 20000

@@ -222,7 +222,7 @@ void guarded_table_deinit(struct guarded_table *memory) {
 size_t test_kernels(const struct codec_kernels *ret_sets[8]) {
         size_t n = 0;
 
-        for (uint32_t mask = 0; mask < 8; mask++) {
+        for (uint32_t mask = 0; mask < 64; mask++) {
                 const struct codec_kernels *set = codec_kernels_choose(codec_cpu_features() & mask);
                 bool known = false;
 

@@ -73,6 +73,10 @@ static void test_environment(void **state) {
         /* AVX-512 alone would promise nothing of what its kernels also use. */
         if (all & CODEC_CPU_AVX512)
                 assert_true(all & CODEC_CPU_AVX2);
+        if (all & CODEC_CPU_VNNI)
+                assert_true(all & CODEC_CPU_AVX512);
+        if (all & CODEC_CPU_AMX)
+                assert_true(all & CODEC_CPU_VNNI);
 }
 
 static void test_choice(void **state) {
@@ -83,8 +87,15 @@ static void test_choice(void **state) {
         assert_string_equal(codec_kernels_choose(CODEC_CPU_AVX2)->name, "avx2");
         assert_string_equal(codec_kernels_choose(CODEC_CPU_AVX2 | CODEC_CPU_AVX512)->name,
                             "avx512");
+        assert_string_equal(codec_kernels_choose(CODEC_CPU_AVX512 | CODEC_CPU_VNNI)->name,
+                            "avx512+vnni");
+        /* AMX is chosen where the system lets it; see test-adaptor-batch. */
+        assert_ptr_equal(codec_kernels_choose(CODEC_CPU_AVX512 | CODEC_CPU_AMX),
+                         codec_kernels_choose(CODEC_CPU_AVX512));
 #elif defined(__aarch64__)
         assert_string_equal(codec_kernels_choose(CODEC_CPU_NEON)->name, "neon");
+        assert_string_equal(codec_kernels_choose(CODEC_CPU_NEON | CODEC_CPU_DOTPROD)->name,
+                            "neon+dotprod");
 #endif
         for (uint32_t codec = TABLE_CODEC_F32; codec <= TABLE_CODEC_CARVQ; codec++)
                 assert_non_null(codec_kernels_choose(UINT32_MAX)->decode[codec]);

@@ -453,6 +453,8 @@ static void test_together(void **state) {
                                      &contents, NULL),
                          0);
         codec_table_init(&with_latents, &contents, latents_file.bytes);
+        assert_int_equal(codec_weights_new(&header, with_latents.adaptor, &with_latents.weights),
+                         0);
         for (int round = 0; round < 50; round++) {
                 make_requests(t, &random);
                 for (size_t s = 0; s < n_sets; s++) {
@@ -460,6 +462,7 @@ static void test_together(void **state) {
                         check_together(&with_latents, sets[s], t, &random);
                 }
         }
+        codec_weights_free(with_latents.weights);
         guarded_deinit(&latents_file);
         free(t);
 }

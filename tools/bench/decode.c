@@ -226,60 +226,85 @@ static void machine_name(size_t n, char *ret_name) {
         .codec = TABLE_CODEC_CARVQ, .n_stages = 3, .codebook_bits = k, .subvector_dims = 8,        \
         .group_cols = g
 
+/* The default codec with an adaptor. */
+#define TRELLIS_LATENTS(m, hidden, type)                                                           \
+        WINDOWS(6, 12, 4), .latent_dims = m, .latent_bits = TABLE_ADAPTOR_##type == 2 ? 8 : 16,    \
+                           .hidden_dims = { hidden }, .adaptor_type = TABLE_ADAPTOR_##type
+
 /* A table to decode, and what the time of a row may be, in parts of an f16 row's with the same
  * kernels; 0: no target. */
 struct line {
         const char *name;
         struct table_header header;
-        double limit_avx512, limit_avx2;
+        double limit_avx512, limit_avx2, limit_amx;
+        uint64_t batch; /* 0: as the options say */
 };
 
 static const struct line lines[] = {
-        { "f16", { .codec = TABLE_CODEC_F16 }, 0, 0 },
-        { "f32", { .codec = TABLE_CODEC_F32 }, 0, 0 },
-        { "bf16", { .codec = TABLE_CODEC_BF16 }, 0, 0 },
-        { "int8", { .codec = TABLE_CODEC_INT8 }, 0, 0 },
-        { "int4", { .codec = TABLE_CODEC_INT4 }, 0, 0 },
-        { "h8 k4 L3", { SMALL(4, TABLE_DIMS_MAX) }, 0.5, 1 },
-        { "h8 k3 L3", { SMALL(3, TABLE_DIMS_MAX) }, 0, 0 },
-        { "h8 k2 L3", { SMALL(2, TABLE_DIMS_MAX) }, 0, 0 },
-        { "h8 k1 L3", { SMALL(1, TABLE_DIMS_MAX) }, 0, 0 },
-        { "h8 k4 L3, groups of 5", { SMALL(4, 5) }, 0, 0 },
-        { "h8 k4 L3, by sub-vector", { SMALL(4, 1) }, 0, 0 },
-        { "h16 k8 L3", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX }, 0, 0 },
-        { "h16 k8 L3, by sub-vector", { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = 1 }, 0, 0 },
-        { "h16 k8 L3, mean row",
-          { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX,
-            .adaptor_type = TABLE_ADAPTOR_HALF },
-          0,
-          0 },
+        { .name = "f16", .header = { .codec = TABLE_CODEC_F16 } },
+        { .name = "f32", .header = { .codec = TABLE_CODEC_F32 } },
+        { .name = "bf16", .header = { .codec = TABLE_CODEC_BF16 } },
+        { .name = "int8", .header = { .codec = TABLE_CODEC_INT8 } },
+        { .name = "int4", .header = { .codec = TABLE_CODEC_INT4 } },
+        { .name = "h8 k4 L3",
+          .header = { SMALL(4, TABLE_DIMS_MAX) },
+          .limit_avx512 = 0.5,
+          .limit_avx2 = 1 },
+        { .name = "h8 k3 L3", .header = { SMALL(3, TABLE_DIMS_MAX) } },
+        { .name = "h8 k2 L3", .header = { SMALL(2, TABLE_DIMS_MAX) } },
+        { .name = "h8 k1 L3", .header = { SMALL(1, TABLE_DIMS_MAX) } },
+        { .name = "h8 k4 L3, groups of 5", .header = { SMALL(4, 5) } },
+        { .name = "h8 k4 L3, by sub-vector", .header = { SMALL(4, 1) } },
+        { .name = "h16 k8 L3",
+          .header = { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX } },
+        { .name = "h16 k8 L3, by sub-vector",
+          .header = { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = 1 } },
+        { .name = "h16 k8 L3, mean row",
+          .header = { LARGE_CODEBOOKS, .n_stages = 3, .group_cols = TABLE_DIMS_MAX,
+                      .adaptor_type = TABLE_ADAPTOR_HALF } },
         /* Three stages in the mean, so that the difference is what tiers cost. */
-        { "h16 k8 L2, 5 or 9",
-          { LARGE_CODEBOOKS, .n_stages = 9, .group_cols = TABLE_DIMS_MAX, .n_tiers = 3,
-            .tier_stages = { 2, 5, 9 } },
-          0,
-          0 },
-        { "h4 k6 of 12", { WINDOWS(6, 12, 4) }, 0.5, 1 },
-        { "h4 k6 of 12, column scale", { WINDOWS(6, 12, 4), .col_scale = 1 }, 0, 0 },
-        { "h4 k6 of 12, scales, mean",
-          { WINDOWS(6, 12, 4), .col_scale = 1, .row_scale = 1, .adaptor_type = TABLE_ADAPTOR_HALF },
-          0.625,
-          1 },
-        { "h4 k6 of 14", { WINDOWS(6, 14, 4) }, 0, 0 },
-        { "h2 k3 of 12", { WINDOWS(3, 12, 2) }, 0, 0 },
-        { "h8 k12 of 12", { WINDOWS(12, 12, 8) }, 0, 0 },
-        { "h1 k6 of 12", { WINDOWS(6, 12, 1) }, 0, 0 },
-        { "h3 k6 of 12", { WINDOWS(6, 12, 3) }, 0, 0 },
-        { "h5 k6 of 12", { WINDOWS(6, 12, 5) }, 0, 0 },
-        { "h6 k6 of 12", { WINDOWS(6, 12, 6) }, 0, 0 },
-        { "h7 k6 of 12", { WINDOWS(6, 12, 7) }, 0, 0 },
-        { "h12 k6 of 12", { WINDOWS(6, 12, 12) }, 0, 0 },
-        { "h24 k6 of 12", { WINDOWS(6, 12, 24) }, 0, 0 },
-        { "h32 k6 of 12", { WINDOWS(6, 12, 32) }, 0, 0 },
-        { "h4 k5 or 8 of 12",
-          { WINDOWS(8, 12, 4), .n_tiers = 2, .tier_stages = { 1, 1 }, .tier_bits = { 5, 8 } },
-          0,
-          0 },
+        { .name = "h16 k8 L2, 5 or 9",
+          .header = { LARGE_CODEBOOKS, .n_stages = 9, .group_cols = TABLE_DIMS_MAX, .n_tiers = 3,
+                      .tier_stages = { 2, 5, 9 } } },
+        { .name = "h4 k6 of 12",
+          .header = { WINDOWS(6, 12, 4) },
+          .limit_avx512 = 0.5,
+          .limit_avx2 = 1 },
+        { .name = "h4 k6 of 12, column scale", .header = { WINDOWS(6, 12, 4), .col_scale = 1 } },
+        { .name = "h4 k6 of 12, scales, mean",
+          .header = { WINDOWS(6, 12, 4), .col_scale = 1, .row_scale = 1,
+                      .adaptor_type = TABLE_ADAPTOR_HALF },
+          .limit_avx512 = 0.625,
+          .limit_avx2 = 1 },
+        { .name = "h4 k6 of 14", .header = { WINDOWS(6, 14, 4) } },
+        { .name = "h2 k3 of 12", .header = { WINDOWS(3, 12, 2) } },
+        { .name = "h8 k12 of 12", .header = { WINDOWS(12, 12, 8) } },
+        { .name = "h1 k6 of 12", .header = { WINDOWS(6, 12, 1) } },
+        { .name = "h3 k6 of 12", .header = { WINDOWS(6, 12, 3) } },
+        { .name = "h5 k6 of 12", .header = { WINDOWS(6, 12, 5) } },
+        { .name = "h6 k6 of 12", .header = { WINDOWS(6, 12, 6) } },
+        { .name = "h7 k6 of 12", .header = { WINDOWS(6, 12, 7) } },
+        { .name = "h12 k6 of 12", .header = { WINDOWS(6, 12, 12) } },
+        { .name = "h24 k6 of 12", .header = { WINDOWS(6, 12, 24) } },
+        { .name = "h32 k6 of 12", .header = { WINDOWS(6, 12, 32) } },
+        { .name = "h4 k5 or 8 of 12",
+          .header = { WINDOWS(8, 12, 4), .n_tiers = 2, .tier_stages = { 1, 1 },
+                      .tier_bits = { 5, 8 } } },
+        { .name = "h4 k6 of 12, 3 components",
+          .header = { TRELLIS_LATENTS(3, 0, INT8) },
+          .limit_amx = 2 },
+        { .name = "adaptor int8 by 1", .header = { TRELLIS_LATENTS(16, 512, INT8) }, .batch = 1 },
+        { .name = "adaptor int8 by 8", .header = { TRELLIS_LATENTS(16, 512, INT8) }, .batch = 8 },
+        { .name = "adaptor int8 by 32",
+          .header = { TRELLIS_LATENTS(16, 512, INT8) },
+          .limit_amx = 2,
+          .batch = CODEC_BATCH_ROWS },
+        { .name = "adaptor int8", .header = { TRELLIS_LATENTS(16, 512, INT8) }, .limit_amx = 2 },
+        { .name = "adaptor half by 1", .header = { TRELLIS_LATENTS(16, 512, HALF) }, .batch = 1 },
+        { .name = "adaptor half by 32",
+          .header = { TRELLIS_LATENTS(16, 512, HALF) },
+          .batch = CODEC_BATCH_ROWS },
+        { .name = "adaptor half", .header = { TRELLIS_LATENTS(16, 512, HALF) } },
         { .name = "as the options say" },
 };
 
@@ -295,30 +320,34 @@ struct result {
         double us, f16_us, limit;
 };
 
+#define SETS_MAX 5u
+
 /* What this run has measured, and the memory that it uses for that. */
 struct run {
         const struct options *options;
-        const struct codec_kernels *sets[3];
+        const struct codec_kernels *sets[SETS_MAX];
         size_t n_sets;
         struct codec_table f16;
         uint64_t *ids;
         void *out;
-        struct result results[ARRAY_SIZE(lines) * 3 + 8];
+        struct result results[ARRAY_SIZE(lines) * SETS_MAX + 2];
         size_t n_results;
 };
 
 static void add_result(struct run *run, const struct line *line, const struct codec_table *table,
                        const struct codec_kernels *kernels, uint8_t type) {
-        const struct options *options = run->options;
         struct contender pair[2] = { { .table = &run->f16 }, { .table = table } };
         struct result *result = &run->results[run->n_results++];
+        struct options options = *run->options;
 
-        measure(pair, kernels, type, options, run->ids, run->out);
+        if (line->batch)
+                options.batch = MIN(line->batch, options.batch);
+        measure(pair, kernels, type, &options, run->ids, run->out);
         *result = (struct result){
                 .line = line,
                 .kernels = kernels->name,
                 .type = type,
-                .row_bytes = table->contents.layout.rows_bytes / options->n_rows,
+                .row_bytes = table->contents.layout.rows_bytes / options.n_rows,
                 .us = pair[1].best_us,
                 .f16_us = pair[0].best_us,
         };
@@ -326,7 +355,9 @@ static void add_result(struct run *run, const struct line *line, const struct co
                 result->limit = line->limit_avx512;
         if (type == CODEC_TYPE_F32 && !strcmp(kernels->name, "avx2"))
                 result->limit = line->limit_avx2;
-        printf("%-26s %-7s %-5s %10" PRIu64 " %9.3f %9.3f %11.2f\n", line->name, kernels->name,
+        if (type == CODEC_TYPE_F32 && !strcmp(kernels->name, "avx512+amx"))
+                result->limit = line->limit_amx;
+        printf("%-26s %-11s %-5s %10" PRIu64 " %9.3f %9.3f %11.2f\n", line->name, kernels->name,
                type_names[type], result->row_bytes, result->us, result->f16_us,
                result->f16_us / result->us);
 }
@@ -341,9 +372,11 @@ static void run_line(struct run *run, const struct line *line) {
                 return;
         file = make_table(own ? options->carvq : line->header, options, &table);
         for (size_t k = 0; k < run->n_sets; k++)
-                add_result(run, line, &table, run->sets[k], CODEC_TYPE_F32);
+                if (table.contents.header.latent_dims || !strchr(run->sets[k]->name, '+'))
+                        add_result(run, line, &table, run->sets[k], CODEC_TYPE_F32);
         for (uint8_t type = CODEC_TYPE_F16; own && type <= CODEC_TYPE_BF16; type++)
                 add_result(run, line, &table, run->sets[0], type);
+        codec_weights_free(table.weights);
         munmap(file, table.contents.header.file_bytes);
 }
 
@@ -359,7 +392,7 @@ static void print_targets(const struct run *run) {
                         printf("\n%-34s %8s %8s\n", "time of a row / of an f16 row", "limit",
                                "value");
                 any = true;
-                printf("%-26s %-7s %8.3f %8.3f  %s\n", r->line->name, r->kernels, r->limit,
+                printf("%-26s %-11s %8.3f %8.3f  %s\n", r->line->name, r->kernels, r->limit,
                        r->us / r->f16_us, r->us / r->f16_us <= r->limit ? "pass" : "short");
         }
 }
@@ -408,14 +441,21 @@ static void write_json(const struct run *run, const char *machine) {
         }
 }
 
-/* All sets that this machine and `CARVQ_CPU_MASK` allow, the best first. */
-static size_t choose_sets(const struct codec_kernels *ret_sets[3]) {
-        uint32_t features = codec_cpu_features();
-        const uint32_t masks[] = { features, features & CODEC_CPU_AVX2, 0 };
+/* All sets that this machine and `CARVQ_CPU_MASK` allow, the best first. Those with a plus in their
+ * names differ from another one in the adaptor alone. */
+static size_t choose_sets(const struct codec_kernels *ret_sets[SETS_MAX]) {
+        const uint32_t without[] = {
+                0,
+                CODEC_CPU_AMX | CODEC_CPU_DOTPROD,
+                CODEC_CPU_AMX | CODEC_CPU_VNNI | CODEC_CPU_DOTPROD,
+                CODEC_CPU_AMX | CODEC_CPU_VNNI | CODEC_CPU_DOTPROD | CODEC_CPU_AVX512,
+                UINT32_MAX,
+        };
         size_t n = 0;
 
-        for (size_t i = 0; i < ARRAY_SIZE(masks); i++) {
-                const struct codec_kernels *set = codec_kernels_choose(masks[i]);
+        for (size_t i = 0; i < ARRAY_SIZE(without); i++) {
+                const struct codec_kernels *set =
+                        codec_kernels_choose(codec_cpu_features() & ~without[i]);
 
                 if (!n || ret_sets[n - 1] != set)
                         ret_sets[n++] = set;
@@ -444,7 +484,7 @@ static void run_all(const struct options *options) {
         printf("%" PRIu64 " rows x %" PRIu32 ", batches of %" PRIu64
                " random rows to one buffer, best of %" PRIu64 ", warm, seed %" PRIu64 "\n",
                options->n_rows, options->n_dims, options->batch, options->n_batches, options->seed);
-        printf("%-26s %-7s %-5s %10s %9s %9s %11s\n", "table", "kernels", "to", "bytes/row",
+        printf("%-26s %-11s %-5s %10s %9s %9s %11s\n", "table", "kernels", "to", "bytes/row",
                "us/row", "f16 us", "f16 / this");
         for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
                 run_line(&run, &lines[i]);
