@@ -19,6 +19,7 @@
 
 #define CONFIG_DEFAULT_PATH "/etc/carvq/carvqd.conf"
 #define CONFIG_SPIN_US_MAX  1000000u
+#define CONFIG_WORKERS_MAX  256u
 
 static int set_string(char **string, const char *value) {
         char *copy = strdup(value);
@@ -54,17 +55,24 @@ static int set_tables_dir(struct config *c, const char *value, struct fault *ret
         return set_path(&c->tables_dir, value, 4095, ret_fault);
 }
 
+static int check_name(const char *name, struct fault *ret_fault) {
+        if (wire_table_name_valid(name))
+                return 0;
+        return fault_set(ret_fault, -EINVAL,
+                         "names a table '%.140s', expected 1 to %u of A-Z a-z 0-9 . _ -, "
+                         "not starting with a dot",
+                         name, WIRE_NAME_BYTES - 1);
+}
+
 /* The later of two of the same name wins; 1 if there was one. */
 static int put_table(struct config *c, const char *name, const char *path,
                      struct fault *ret_fault) {
         struct config_table *t;
         int r;
 
-        if (!wire_table_name_valid(name))
-                return fault_set(ret_fault, -EINVAL,
-                                 "names a table '%.140s', expected 1 to %u of A-Z a-z 0-9 . _ -, "
-                                 "not starting with a dot",
-                                 name, WIRE_NAME_BYTES - 1);
+        r = check_name(name, ret_fault);
+        if (r < 0)
+                return r;
         STAILQ_FOREACH(t, &c->tables, link) {
                 if (!strcmp(t->name, name)) {
                         r = set_path(&t->path, path, 4095, ret_fault);
@@ -98,6 +106,69 @@ static int set_table(struct config *c, const char *value, struct fault *ret_faul
                 return -ENOMEM;
         r = put_table(c, name, equals + 1, ret_fault);
         return MIN(r, 0);
+}
+
+static int parse_number(const char *value, const char *suffixes, uint64_t min, uint64_t max,
+                        uint64_t *ret_number, struct fault *ret_fault);
+
+static int parse_cache_bytes(const char *value, uint64_t *ret_bytes, struct fault *ret_fault) {
+        if (!strcmp(value, "auto")) {
+                *ret_bytes = CONFIG_CACHE_AUTO;
+                return 0;
+        }
+        if (parse_number(value, "KMGT", 0, RING_BYTES_MAX, ret_bytes, NULL) < 0)
+                return fault_set(ret_fault, -EINVAL,
+                                 "is '%.100s', expected auto or a number from 0 to %" PRIu64, value,
+                                 RING_BYTES_MAX);
+        return 0;
+}
+
+static int set_cache_bytes(struct config *c, const char *value, struct fault *ret_fault) {
+        return parse_cache_bytes(value, &c->cache_bytes, ret_fault);
+}
+
+/* The later of two of the same name wins. */
+static int put_cache(struct config *c, const char *name, const char *value,
+                     struct fault *ret_fault) {
+        struct config_cache *cache;
+        uint64_t bytes = 0;
+        int r;
+
+        r = check_name(name, ret_fault);
+        if (r >= 0)
+                r = parse_cache_bytes(value, &bytes, ret_fault);
+        if (r < 0)
+                return r;
+        cache = calloc(1, sizeof(*cache));
+        if (!cache)
+                return -ENOMEM;
+        cache->bytes = bytes;
+        r = set_string(&cache->name, name);
+        if (r < 0)
+                free(cache);
+        else
+                STAILQ_INSERT_HEAD(&c->caches, cache, link);
+        return r;
+}
+
+static int set_table_cache(struct config *c, const char *value, struct fault *ret_fault) {
+        const char *equals = strchr(value, '=');
+        _cleanup_(freep) char *name = NULL;
+
+        if (!equals)
+                return fault_set(ret_fault, -EINVAL, "is '%.200s', expected NAME=BYTES", value);
+        name = strndup(value, (size_t)(equals - value));
+        return name ? put_cache(c, name, equals + 1, ret_fault) : -ENOMEM;
+}
+
+uint64_t config_cache_bytes(const struct config *c, const char *name) {
+        const struct config_cache *cache;
+
+        STAILQ_FOREACH(cache, &c->caches, link) {
+                if (!strcmp(cache->name, name))
+                        return cache->bytes;
+        }
+        return c->cache_bytes;
 }
 
 static int set_log_level(struct config *c, const char *value, struct fault *ret_fault) {
@@ -151,6 +222,17 @@ static int set_spin_us(struct config *c, const char *value, struct fault *ret_fa
         return 0;
 }
 
+static int set_workers(struct config *c, const char *value, struct fault *ret_fault) {
+        uint64_t n;
+        int r;
+
+        r = parse_number(value, "", 1, CONFIG_WORKERS_MAX, &n, ret_fault);
+        if (r < 0)
+                return r;
+        c->n_workers = (uint32_t)n;
+        return 0;
+}
+
 static int set_max_sessions(struct config *c, const char *value, struct fault *ret_fault) {
         uint64_t n;
         int r;
@@ -176,9 +258,12 @@ static const struct setting {
         { "control", set_control },
         { "table", set_table },
         { "tables-dir", set_tables_dir },
+        { "cache-bytes", set_cache_bytes },
+        { "table-cache", set_table_cache },
         { "log-level", set_log_level },
         { "cpu-mask", set_cpu_mask },
         { "spin-us", set_spin_us },
+        { "workers", set_workers },
         { "max-sessions", set_max_sessions },
         { "max-ring-bytes", set_max_ring_bytes },
 };
@@ -197,11 +282,18 @@ static const char help[] =
         "  --control PATH       where carvqctl connects (default: control.sock there)\n"
         "  --table NAME=PATH    serve the .carvq file PATH as NAME; may be repeated\n"
         "  --tables-dir DIR     serve each NAME.carvq in DIR as NAME\n"
+        "  --cache-bytes N      keep rows that are used most decoded, for clients to read\n"
+        "                       at once, in at most N bytes a table; 0: none; auto:\n"
+        "                       for tables with an adaptor, as much as their file, at\n"
+        "                       most 64M (default: auto)\n"
+        "  --table-cache NAME=N the same for one table; may be repeated\n"
         "  --log-level LEVEL    error, warning, notice, info or debug (default: info)\n"
         "  --cpu-mask LIST      decode with these kernels only: scalar, avx512 ...\n"
         "                       (default: all that this CPU has)\n"
         "  --spin-us N          busy-wait up to N microseconds before sleeping, 0: never\n"
         "                       (default: 50)\n"
+        "  --workers N          threads that decode; clients are spread over them. None\n"
+        "                       of as many as there are CPUs busy-waits (default: 1)\n"
         "  --max-sessions N     clients connected at once (default: 1024)\n"
         "  --max-ring-bytes N   shared memory of one client, K M G T are powers of 1024\n"
         "                       (default: 4G)\n"
@@ -313,9 +405,11 @@ static int take_line(void *userdata, const char *section, const char *key, const
                 r = put_table(f->config, key, value, &fault);
                 if (r > 0)
                         complain(f, "warning: table %s was given before; this path is used", key);
+        } else if (!strcmp(section, "caches")) {
+                r = put_cache(f->config, key, value, &fault);
         } else if (!strcmp(section, "carvqd")) {
                 setting = find_setting(key);
-                if (!setting || setting->set == set_table) {
+                if (!setting || setting->set == set_table || setting->set == set_table_cache) {
                         complain(f, "warning: unknown key '%s' is ignored", key);
                         return 1;
                 }
@@ -463,13 +557,16 @@ int config_init(struct config *config, int argc, char **argv) {
                 return r;
 
         *config = (struct config){
+                .cache_bytes = CONFIG_CACHE_AUTO,
                 .log_level = LOG_LEVEL_INFO,
                 .spin_ns_max = 50 * 1000,
                 .cpu_mask = UINT32_MAX,
+                .n_workers = 1,
                 .max_sessions = 1024,
                 .max_ring_bytes = UINT64_C(4) << 30,
         };
         STAILQ_INIT(&config->tables);
+        STAILQ_INIT(&config->caches);
         r = config_read(config, &line);
         if (r < 0)
                 config_deinit(config);
@@ -478,7 +575,13 @@ int config_init(struct config *config, int argc, char **argv) {
 
 void config_deinit(struct config *config) {
         struct config_table *t;
+        struct config_cache *c;
 
+        while ((c = STAILQ_FIRST(&config->caches))) {
+                STAILQ_REMOVE_HEAD(&config->caches, link);
+                free(c->name);
+                free(c);
+        }
         while ((t = STAILQ_FIRST(&config->tables))) {
                 STAILQ_REMOVE_HEAD(&config->tables, link);
                 free(t->name);

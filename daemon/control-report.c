@@ -34,12 +34,9 @@ static json_t *cpu_features(uint32_t features) {
                 uint32_t bit;
                 const char *name;
         } names[] = {
-                { CODEC_CPU_AVX2, "avx2" },
-                { CODEC_CPU_AVX512, "avx512" },
-                { CODEC_CPU_VNNI, "vnni" },
-                { CODEC_CPU_AMX, "amx" },
-                { CODEC_CPU_NEON, "neon" },
-                { CODEC_CPU_DOTPROD, "dotprod" },
+                { CODEC_CPU_AVX2, "avx2" }, { CODEC_CPU_AVX512, "avx512" },
+                { CODEC_CPU_VNNI, "vnni" }, { CODEC_CPU_AMX, "amx" },
+                { CODEC_CPU_NEON, "neon" }, { CODEC_CPU_DOTPROD, "dotprod" },
         };
         json_t *list = json_array();
 
@@ -73,6 +70,7 @@ json_t *control_report_status(const struct daemon *daemon) {
                 { "cpu_features", cpu_features(daemon->cpu_features) },
                 { "n_tables", number(n_tables) },
                 { "n_clients", number(daemon->n_sessions) },
+                { "n_workers", number(config->n_workers) },
                 { "spin_ns_max", number(config->spin_ns_max) },
                 { "max_sessions", number(config->max_sessions) },
                 { "max_ring_bytes", number(config->max_ring_bytes) },
@@ -202,11 +200,33 @@ static json_t *report_stats(const struct stats *stats) {
         return object(fields);
 }
 
+#define read_of(counter) atomic_load_explicit(counter, memory_order_relaxed)
+
+static json_t *report_cache(const struct cache *c) {
+        if (!c)
+                return json_null();
+
+        const struct varlink_field counted[] = {
+                { "n_misses", number(read_of(&c->n_misses)) },
+                { "n_insertions", number(read_of(&c->n_insertions)) },
+                { "n_evictions", number(read_of(&c->n_evictions)) },
+        };
+        const struct varlink_field claimed[] = { { "n_hits", number(c->n_hits) } };
+        const struct varlink_field fields[] = {
+                { "cache_bytes", number(c->layout.cache_bytes) },
+                { "n_slots", number(cache_slots(&c->layout)) },
+                { "counted", object(counted) },
+                { "claimed", object(claimed) },
+        };
+        return object(fields);
+}
+
 json_t *control_report_table_stats(const struct store_table *table,
                                    const struct smaps_range *memory, int error) {
         const struct varlink_field fields[] = {
                 { "table", control_report_table(table, memory, error) },
                 { "stats", report_stats(&table->stats) },
+                { "cache", report_cache(table->cache) },
         };
         return object(fields);
 }
@@ -239,10 +259,24 @@ static json_t *report_client(struct session *session) {
         return object(fields);
 }
 
+static json_t *report_claims(const struct session_claims *c) {
+        const struct varlink_field fields[] = {
+                { "n_lookups", number(c->n_lookups) },
+                { "n_rows", number(c->n_rows) },
+                { "n_rows_read", number(c->n_rows_read) },
+                { "n_values_read", number(c->n_values_read) },
+                { "table_read_bytes", number(c->bytes_read) },
+                { "row_write_bytes", number(c->bytes_written) },
+        };
+        return object(fields);
+}
+
 static json_t *report_client_stats(struct session *session) {
+        const struct session_claims claims = session_claims(session);
         const struct varlink_field fields[] = {
                 { "client", report_client(session) },
                 { "stats", report_stats(session_stats(session)) },
+                { "claimed", report_claims(&claims) },
         };
         return object(fields);
 }

@@ -154,12 +154,14 @@ static void measured(struct chore *chore) {
 
         if (c->call.method == CONTROL_LIST_TABLES)
                 reply = reply_with("tables", report_tables(m, control_report_table));
-        else
+        else {
+                sessions_count_hits(c->daemon);
                 reply = varlink_reply_new(
                         json_pack("{so so}", "tables", report_tables(m, control_report_table_stats),
                                   "clients",
                                   c->call.arguments[0] ? json_array()
                                                        : control_report_client_stats(c->daemon)));
+        }
         measurement_free(m);
         finish_later(c, reply);
 }

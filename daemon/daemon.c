@@ -30,8 +30,8 @@ struct load {
         struct daemon *daemon;
         char *name, *path;
         struct store_table *table;
-        int r;
-        struct fault fault;
+        int r, cache_r;
+        struct fault fault, cache_fault;
         daemon_load_done done;
         void *userdata;
 };
@@ -42,10 +42,22 @@ static void load_free(struct load *load) {
         free(load);
 }
 
+/* Without one the table is served all the same. */
+static int make_cache(struct load *load) {
+        const struct table_header *h = &load->table->file.table.contents.header;
+        uint64_t bytes = config_cache_bytes(&load->daemon->config, load->name);
+
+        if (bytes == CONFIG_CACHE_AUTO)
+                bytes = cache_auto_bytes(h);
+        return cache_new(bytes, h, &load->table->cache, &load->cache_fault);
+}
+
 static void load_work(struct chore *chore) {
         struct load *load = (struct load *)chore;
 
         load->r = store_table_new(load->name, load->path, &load->table, &load->fault);
+        if (load->r >= 0)
+                load->cache_r = make_cache(load);
 }
 
 static void serve_clients(struct daemon *daemon);
@@ -63,6 +75,9 @@ static void load_done(struct chore *chore) {
                            ", from %s",
                            load->name, h->n_rows, h->n_dims, table_codec_name(h->codec),
                            load->table->generation, load->path);
+                if (load->cache_r < 0)
+                        log_fields(LOG_LEVEL_WARNING, (const char *[]){ "TABLE", load->name, NULL },
+                                   "table %s has no cache: %s", load->name, load->cache_fault.text);
         } else
                 log_fields(LOG_LEVEL_ERROR, (const char *[]){ "TABLE", load->name, NULL },
                            "table %s is not loaded: %s", load->name, load->fault.text);
@@ -150,7 +165,8 @@ static void on_tick(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         daemon->ticking = false;
         if (!daemon->n_sessions)
                 return;
-        worker_heartbeat(daemon->worker);
+        for (uint32_t i = 0; i < daemon->config.n_workers; i++)
+                worker_heartbeat(daemon->workers[i]);
         sessions_expire(daemon, clock_ns());
         start_tick(daemon);
 }
@@ -173,8 +189,9 @@ static void serve_clients(struct daemon *daemon) {
         daemon->ready = true;
         listener_start(&daemon->data, daemon->loop, on_data_client, daemon);
         listener_start(&daemon->control, daemon->loop, on_control_client, daemon);
-        log_notice("ready: data socket %s, control socket %s, kernels %s",
-                   daemon->config.socket_path, daemon->config.control_path, daemon->kernels->name);
+        log_notice("ready: data socket %s, control socket %s, kernels %s, %" PRIu32 " worker%s",
+                   daemon->config.socket_path, daemon->config.control_path, daemon->kernels->name,
+                   daemon->config.n_workers, daemon->config.n_workers == 1 ? "" : "s");
         sd_notify(0, "READY=1\nSTATUS=Serving.");
 }
 
@@ -284,7 +301,8 @@ static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
 /* A session takes a socket and a doorbell, and the usual soft limit of 1,024 is for programs that
  * select(). */
 static void raise_descriptor_limit(const struct daemon *daemon) {
-        uint64_t n_needed = 2 * (uint64_t)daemon->config.max_sessions + 128;
+        uint64_t n_needed =
+                2 * ((uint64_t)daemon->config.max_sessions + daemon->config.n_workers) + 128;
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -294,6 +312,23 @@ static void raise_descriptor_limit(const struct daemon *daemon) {
                 log_warning("%" PRIu32 " sessions (max-sessions) take up to %" PRIu64
                             " descriptors, the limit is %" PRIu64 " (LimitNOFILE= in the unit)",
                             daemon->config.max_sessions, n_needed, (uint64_t)limit.rlim_max);
+}
+
+static int init_workers(struct daemon *daemon, struct fault *ret_fault) {
+        const struct worker_options options = {
+                .kernels = daemon->kernels,
+                .spin_ns_max = daemon->config.spin_ns_max,
+                .n_workers = daemon->config.n_workers,
+                .home = loop_mailbox(daemon->loop),
+        };
+        int r = 0;
+
+        daemon->workers = calloc(daemon->config.n_workers, sizeof(*daemon->workers));
+        if (!daemon->workers)
+                return fault_set(ret_fault, -ENOMEM, "out of memory");
+        for (uint32_t i = 0; i < daemon->config.n_workers && r >= 0; i++)
+                r = worker_new(&options, &daemon->workers[i], ret_fault);
+        return r;
 }
 
 static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
@@ -324,17 +359,13 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
         if (r < 0)
                 return fault_set(ret_fault, r, "chore thread: %s", strerror(-r));
         store_init(&daemon->store, daemon->chores, loop_mailbox(daemon->loop));
-        return worker_new(
-                &(struct worker_options){
-                        .kernels = daemon->kernels,
-                        .spin_ns_max = daemon->config.spin_ns_max,
-                        .home = loop_mailbox(daemon->loop),
-                },
-                &daemon->worker, ret_fault);
+        return init_workers(daemon, ret_fault);
 }
 
 static void daemon_deinit(struct daemon *daemon) {
-        worker_free(daemon->worker);
+        for (uint32_t i = 0; daemon->workers && i < daemon->config.n_workers; i++)
+                worker_free(daemon->workers[i]);
+        free(daemon->workers);
         store_deinit(&daemon->store);
         chores_free(daemon->chores);
         listener_close(&daemon->data);

@@ -16,7 +16,7 @@ struct daemon {
         struct config config;
         struct loop *loop;
         struct chores *chores;
-        struct worker *worker;
+        struct worker **workers; /* config.n_workers */
         struct store store;
         struct listener data, control;
         const struct codec_kernels *kernels;

@@ -62,6 +62,8 @@ int ring_server_init(struct ring_server *s, int memfd, const struct ring_layout 
                 .completions = (struct ring_completion *)(memory + l->cq_offset),
                 .ids = memory + l->ids_offset,
                 .arena = memory + l->arena_offset,
+                .claims = (const void *)(memory + RING_CLAIMS_OFFSET),
+                .cache_use = (const void *)(memory + RING_CACHE_USE_OFFSET),
                 .socket_fd = socket_fd,
         };
         atomic_store_explicit(&s->header->epoch, epoch, memory_order_relaxed);
@@ -131,7 +133,10 @@ void ring_server_complete(struct ring_server *s, const struct ring_completion *c
 
         memcpy(&s->completions[s->cq_tail & mask], completion, sizeof(*completion));
         s->cq_tail++;
-        /* Release pairs with the client's acquire of cq_tail: entry and rows are written. */
+}
+
+void ring_server_publish(struct ring_server *s) {
+        /* Release pairs with the client's acquire of cq_tail: entries and rows are written. */
         atomic_store_explicit(&s->header->cq_tail, s->cq_tail, memory_order_release);
         wake_client(s);
 }

@@ -17,6 +17,8 @@ struct ring_server {
         struct ring_completion *completions;
         const uint8_t *ids;
         uint8_t *arena;
+        const struct ring_claims *claims; /* the client's words */
+        const struct ring_cache_use *cache_use;
         uint32_t sq_head; /* ours, published with release */
         uint32_t cq_tail;
         uint32_t wait_answered; /* the odd client_waiting we have sent a WAKE for */
@@ -37,8 +39,10 @@ int ring_server_room(struct ring_server *server, uint32_t *ret_n, struct fault *
 int ring_server_pending(struct ring_server *server, uint32_t *ret_n, struct fault *ret_fault);
 /* Copies the oldest one out and frees its entry; there must be one. */
 void ring_server_take(struct ring_server *server, struct ring_submission *ret_submission);
-/* There must be room. Publishes, and sends a WAKE if the client sleeps. */
+/* There must be room. The client sees it when it is published. */
 void ring_server_complete(struct ring_server *server, const struct ring_completion *completion);
+/* All completions so far; sends a WAKE if the client sleeps. */
+void ring_server_publish(struct ring_server *server);
 
 /* Asks for doorbells; the caller looks once more before it believes that there is no work. */
 void ring_server_announce_sleep(struct ring_server *server);

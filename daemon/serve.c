@@ -1,23 +1,63 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "serve.h"
 
-#include <string.h>
-
 #include "guard.h"
 #include "proto/spin.h"
 
-/* Decoded in one step: enough to run at full speed, and tens of microseconds, which is fair to
- * others. */
-#define PIECE_VALUES     (64u * 1024u)
-#define PIECE_ADAPTOR_US 64u
+/*
+ * What a round may cost, in values of rows that are written: tens of microseconds, which is as long
+ * as a small lookup may have to wait for large ones. What an adaptor costs depends on the kernel,
+ * the batch and the cache by orders of magnitude, so it is learned, and guessed until then.
+ */
+#define ROUND_COST        INT64_C(131072)
+#define ROUND_NS          50000u
+#define WEIGHTS_PER_VALUE 16u
 
-/* A client's clock reading older than this is not believed. */
-#define LATENCY_NS_MAX UINT64_C(600000000000)
+/* A seat gets this much even when others have used the round up: after a quiet one nobody knows how
+ * many will come. */
+#define SHARE_MIN (ROUND_COST / 64)
 
-static_assert((int)CODEC_TYPE_BF16 == (int)RING_TYPE_BF16 &&
-                      (int)CODEC_POOLING_MEAN == (int)RING_POOLING_MEAN &&
-                      (int)CODEC_OUT_OF_RANGE_ZERO == (int)RING_OUT_OF_RANGE_ZERO,
-              "ring and codec use the same values");
+/*
+ * Small submissions of one seat are taken together, until they are this much: enough to hide the
+ * cost of a look, so little that rows are not held back for others of the same client.
+ */
+#define GATHER_COST INT64_C(16384)
+
+void serve_init(struct serve *serve, const struct codec_kernels *kernels) {
+        *serve = (struct serve){ .share = ROUND_COST };
+        SLIST_INIT(&serve->pool.jobs);
+        codec_context_init(&serve->context, kernels);
+}
+
+void serve_deinit(struct serve *serve) {
+        codec_context_deinit(&serve->context);
+        fill_deinit(&serve->fill);
+        job_pool_deinit(&serve->pool);
+}
+
+int serve_reserve(struct serve *serve, const struct store_table *table) {
+        int r;
+
+        r = codec_context_reserve(&serve->context, &table->file.table);
+        if (r >= 0 && table->cache)
+                r = fill_reserve(&serve->fill, table->cache);
+        return r;
+}
+
+/* ---- Request, table ---- */
+
+/* Seats that have work are usually those that had some in the round before. If debts are all that
+ * was left, they are paid at once. */
+void serve_begin(struct serve *serve) {
+        serve->share = ROUND_COST / (serve->n_jobs ? serve->n_turns : 1u);
+        serve->left = ROUND_COST;
+        serve->n_turns = serve->n_jobs = 0;
+        serve->now_ns = clock_ns();
+}
+
+bool serve_full(const struct serve *serve) {
+        return serve->n_jobs == SERVE_JOBS_MAX || serve->n_turns == SERVE_JOBS_MAX;
+}
 
 static struct store_table *find_table(struct seat *seat, uint64_t handle) {
         struct serve_slot *slot = &seat->slots[handle % WIRE_TABLES_MAX];
@@ -25,213 +65,305 @@ static struct store_table *find_table(struct seat *seat, uint64_t handle) {
         return handle && slot->handle == handle ? slot->table : NULL;
 }
 
-/* Grows a buffer without keeping its content. */
-static int reserve(void *pointer, size_t *size, size_t n, size_t item_bytes) {
-        void **buffer = pointer;
+/* What the client found in caches since it last asked for a row: any numbers. */
+static void take_hints(struct seat *seat) {
+        const struct ring_cache_use *use = seat->ring.cache_use;
+        /* Acquire pairs with the client's release: the hints are there. */
+        uint64_t n = atomic_load_explicit(&use->n_hints, memory_order_acquire);
 
-        if (n <= *size)
-                return 0;
-        free(*buffer);
-        *buffer = malloc(n * item_bytes);
-        *size = *buffer ? n : 0;
-        return *buffer ? 0 : -ENOMEM;
-}
+        for (uint64_t i = n - MIN(n - seat->n_hints, RING_HINTS_N); i != n; i++) {
+                uint64_t hint =
+                        atomic_load_explicit(&use->hints[i % RING_HINTS_N], memory_order_relaxed);
+                const struct store_table *table = seat->slots[(hint >> 32) % WIRE_TABLES_MAX].table;
 
-/* Copy, then check, then use: from here on nothing of the request is read from shared memory. */
-static enum ring_status job_prepare(struct seat *seat, const struct ring_submission *s,
-                                    uint64_t *ret_detail) {
-        struct serve_job *job = &seat->job;
-        const struct table_header *header;
-        uint32_t n_cols;
-
-        job->table = find_table(seat, s->table);
-        if (!job->table)
-                return RING_STATUS_NO_TABLE;
-        if (atomic_load_explicit(&job->table->failed, memory_order_relaxed))
-                return RING_STATUS_RETIRED;
-        header = &job->table->file.table.contents.header;
-        if (ring_submission_check(s, &seat->ring.layout, header->n_dims, &job->n_rows, &n_cols,
-                                  NULL) < 0)
-                return RING_STATUS_INVALID;
-        if (reserve(&job->words, &job->words_size, (size_t)s->n_ids + s->n_bags, sizeof(uint64_t)) <
-                    0 ||
-            (s->pooling &&
-             reserve(&job->piece.bag.values, &job->bag_size, n_cols, sizeof(float)) < 0))
-                return RING_STATUS_NO_MEMORY;
-        memcpy(job->words, seat->ring.ids + s->ids_offset, s->n_ids * sizeof(uint64_t));
-        memcpy(job->words + s->n_ids, seat->ring.ids + s->bags_offset,
-               s->n_bags * sizeof(uint64_t));
-
-        job->request = (struct codec_request){
-                .ids = job->words,
-                .n_ids = s->n_ids,
-                .bag_offsets = s->n_bags ? job->words + s->n_ids : NULL,
-                .n_bags = s->n_bags,
-                .col_first = s->col_first,
-                .n_cols = n_cols,
-                .scale = s->scale,
-                .type = s->type,
-                .pooling = s->pooling,
-                .out_of_range = s->out_of_range,
-                .row_stride_bytes = s->row_stride_bytes,
-                .out = seat->ring.arena + s->out_offset,
-        };
-        switch (codec_request_check(&job->request, header, ret_detail, NULL)) {
-        case 0:
-                return RING_STATUS_OK;
-        case -ERANGE:
-                return RING_STATUS_OUT_OF_RANGE;
-        default:
-                return RING_STATUS_INVALID;
+                if (table && table->cache)
+                        cache_hint(table->cache, (uint32_t)hint);
         }
+        seat->n_hints = n;
 }
 
-/* Rows that the client has not been told of. */
-static uint32_t n_fresh(const struct serve_job *job) {
-        return (uint32_t)job->piece.n_rows - job->n_completed;
-}
-
-static void job_end(struct seat *seat, enum ring_status status, uint64_t detail) {
-        struct serve_job *job = &seat->job;
-        uint64_t now = clock_ns();
-
-        /* Before the client can know of it: whoever then asks for statistics finds it counted. */
-        stats_add_lookup(&seat->stats, status, now - job->start_ns);
-        if (job->table)
-                stats_add_lookup(&job->table->stats, status, now - job->start_ns);
-        ring_server_complete(&seat->ring, &(struct ring_completion){
-                                                  .user_data = job->user_data,
-                                                  .status = status,
-                                                  .row_first = job->n_completed,
-                                                  .n_rows = n_fresh(job),
-                                                  .detail = detail,
-                                          });
-        job->active = false;
-}
-
-static void job_start(struct seat *seat) {
-        struct serve_job *job = &seat->job;
+/* NULL without memory; the submission then stays where it is. */
+static struct job *take_job(struct serve *serve, struct seat *seat) {
+        struct job *job = job_new(&serve->pool);
         struct ring_submission s;
-        enum ring_status status;
-        uint64_t now = clock_ns(), detail = 0;
 
+        if (!job)
+                return NULL;
         ring_server_take(&seat->ring, &s);
-        job->active = true;
-        job->flags = s.flags;
-        job->user_data = s.user_data;
-        job->start_ns =
-                s.submit_ns <= now && now - s.submit_ns < LATENCY_NS_MAX ? s.submit_ns : now;
-        job->n_rows = job->n_completed = 0;
-        job->piece = (struct codec_piece){
-                .request = &job->request,
-                .bag.values = job->piece.bag.values,
-        };
-        status = job_prepare(seat, &s, &detail);
-        if (status != RING_STATUS_OK)
-                job_end(seat, status, detail);
+        job_prepare(job, &seat->ring, find_table(seat, s.table), &s, serve->now_ns);
+        seat->start_ns = job->start_ns;
+        if (job->table && job->table->cache)
+                take_hints(seat);
+        return job;
 }
 
-/* Whole batches for the adaptor where there is time for one. */
-static uint32_t rows_per_piece(const struct table_contents *c,
-                               const struct codec_kernels *kernels) {
-        uint64_t n_weights = MAX(c->layout.n_weights, 1u);
-        uint64_t n = MIN(PIECE_VALUES / c->header.n_dims,
-                         (uint64_t)PIECE_ADAPTOR_US * kernels->adaptor_rate / n_weights);
+static int64_t cost_of_row(const struct store_table *table) {
+        const struct table_contents *c = &table->file.table.contents;
+        int64_t ns = atomic_load_explicit(&table->row_ns, memory_order_relaxed);
 
-        if (c->header.latent_dims && n > CODEC_BATCH_ROWS)
-                n -= n % CODEC_BATCH_ROWS;
-        return (uint32_t)MAX(n, 1u);
+        if (!c->header.latent_dims)
+                return c->header.n_dims;
+        return c->header.n_dims + (ns ? ns * ROUND_COST / ROUND_NS
+                                      : (int64_t)(c->layout.n_weights / WEIGHTS_PER_VALUE));
 }
 
-struct step {
-        struct codec_context *context;
-        const struct codec_table *table;
-        struct codec_piece *piece;
-};
+/* Gives the job as many ids as the seat can pay for, and one at least. Returns how many. */
+static uint64_t add_job(struct serve *serve, struct seat *seat, struct job *job) {
+        uint64_t n_ids = 0;
 
-/* Runs under the guard: owns nothing. */
-static void decode_step(void *userdata) {
-        struct step *step = userdata;
+        if (!job_done(job)) {
+                const struct table_contents *c = &job->table->file.table.contents;
+                int64_t cost = cost_of_row(job->table);
 
-        codec_decode(step->context, step->table, step->piece, 1);
-}
-
-static void job_piece(struct seat *seat, struct codec_context *context, uint32_t n_room) {
-        struct serve_job *job = &seat->job;
-        struct store_table *table = job->table;
-        struct step step = { context, &table->file.table, &job->piece };
-        uint32_t n_dims = table->file.table.contents.header.n_dims;
-        uint64_t n_before = job->piece.n_rows;
-        bool sound;
-
-        job->piece.n_ids_max = rows_per_piece(&table->file.table.contents, context->kernels);
+                n_ids = job->n_ids_left;
+                if ((int64_t)n_ids * cost > seat->credit)
+                        n_ids = (uint64_t)MAX(seat->credit / cost, 1);
+                /* The adaptor's last batch should be a full one. */
+                if (n_ids < job->n_ids_left && c->header.latent_dims && n_ids > CODEC_BATCH_ROWS)
+                        n_ids -= n_ids % CODEC_BATCH_ROWS;
+                seat->credit -= (int64_t)n_ids * cost;
+        }
+        job->piece.n_ids_max = n_ids;
         job->piece.cost = (struct codec_cost){ 0 };
-        sound = guard_run(table->file.map, table->file.map_bytes, decode_step, &step);
-        stats_add_piece(&seat->stats, &job->piece.cost, job->piece.n_rows - n_before, n_dims);
-        stats_add_piece(&table->stats, &job->piece.cost, job->piece.n_rows - n_before, n_dims);
-        if (!sound) {
-                store_table_fail(table);
-                job_end(seat, RING_STATUS_RETIRED, 0);
-                return;
-        }
-        if (job->piece.n_rows == job->n_rows) {
-                job_end(seat, RING_STATUS_OK, 0);
-                return;
-        }
-        /* The last entry is kept for the end; a piece that finds no room travels with the next one.
-         */
-        if (!(job->flags & RING_SUBMISSION_PIECES) || n_room < 2 ||
-            job->piece.n_rows == job->n_completed)
-                return;
-        ring_server_complete(&seat->ring, &(struct ring_completion){
-                                                  .user_data = job->user_data,
-                                                  .flags = RING_COMPLETION_MORE,
-                                                  .row_first = job->n_completed,
-                                                  .n_rows = n_fresh(job),
-                                          });
-        job->n_completed = (uint32_t)job->piece.n_rows;
+        job->n_ids_left -= n_ids;
+        serve->jobs[serve->n_jobs++] = job;
+        return n_ids;
 }
 
-int serve_step(struct seat *seat, struct codec_context *context, struct fault *ret_fault) {
+/* Submissions that wait, while small ones are worth gathering. A job that this round does not end
+ * is the last of its seat: completions stay in order. */
+static void gather(struct serve *serve, const struct serve_turn *turn, uint32_t n_pending,
+                   uint64_t n_ids) {
+        struct seat *seat = turn->seat;
+        const int64_t credit = seat->credit;
+
+        for (; n_pending; n_pending--) {
+                bool cut =
+                        serve->n_jobs > turn->first && serve->jobs[serve->n_jobs - 1]->n_ids_left;
+                bool enough = n_ids >= CODEC_BATCH_ROWS && credit - seat->credit >= GATHER_COST;
+                struct job *job;
+
+                if (cut || enough || seat->credit <= 0 || serve_full(serve) ||
+                    serve->n_jobs - turn->first == turn->n_room)
+                        return;
+                job = take_job(serve, seat);
+                if (!job)
+                        return;
+                n_ids += add_job(serve, seat, job);
+        }
+}
+
+int serve_take(struct serve *serve, struct seat *seat, struct fault *ret_fault) {
+        struct serve_turn *turn = &serve->turns[serve->n_turns];
         uint32_t n_room, n_pending;
+        int64_t credit;
         int r;
 
         r = ring_server_room(&seat->ring, &n_room, ret_fault);
+        if (r >= 0)
+                r = ring_server_pending(&seat->ring, &n_pending, ret_fault);
         if (r < 0)
                 return r;
         /* Nothing starts that could not end: a client that does not reap holds up only itself. */
-        if (n_room == 0)
+        if (n_room == 0 || (!seat->job && n_pending == 0)) {
+                seat->credit = MIN(seat->credit, 0);
                 return SERVE_IDLE;
-        if (!seat->job.active) {
-                r = ring_server_pending(&seat->ring, &n_pending, ret_fault);
-                if (r < 0)
-                        return r;
-                if (n_pending == 0)
-                        return SERVE_IDLE;
-                job_start(seat);
         }
-        if (seat->job.active)
-                job_piece(seat, context, n_room);
+
+        *turn = (struct serve_turn){ .seat = seat, .n_room = n_room, .first = serve->n_jobs };
+        serve->n_turns++;
+        credit = seat->credit + MIN(serve->share, MAX(serve->left, SHARE_MIN));
+        credit = seat->credit = MIN(credit, ROUND_COST);
+        if (credit <= 0)
+                return SERVE_WORKED; /* a row that cost more than its share is paid for first */
+        gather(serve, turn, n_pending, seat->job ? add_job(serve, seat, seat->job) : 0);
+        turn->n_jobs = serve->n_jobs - turn->first;
+        serve->left -= credit - seat->credit;
         return SERVE_WORKED;
 }
 
-void serve_abort(struct seat *seat, enum ring_status status) {
-        if (seat->job.active)
-                job_end(seat, status, 0);
+/* ---- Decode ---- */
+
+struct group {
+        struct serve *serve;
+        const struct codec_table *table;
+        uint32_t n_pieces;
+};
+
+/* Runs under the guard: owns nothing. */
+static void decode_group(void *userdata) {
+        struct group *group = userdata;
+
+        codec_decode(&group->serve->context, group->table, group->serve->pieces, group->n_pieces);
+}
+
+static bool belongs(const struct job *job, const struct store_table *table) {
+        return job->table == table && job->piece.n_ids_max && job->status == RING_STATUS_OK;
+}
+
+/* A piece for each of its jobs, from the first on, and one for its cache. */
+static uint32_t add_pieces(struct serve *serve, struct store_table *table, uint32_t first) {
+        uint32_t n = 0;
+
+        for (uint32_t i = first; i < serve->n_jobs; i++) {
+                if (!belongs(serve->jobs[i], table))
+                        continue;
+                serve->pieces[n++] = serve->jobs[i]->piece;
+                if (table->cache)
+                        fill_look(&serve->fill, table->cache, serve->jobs[i]);
+        }
+        if (table->cache && fill_piece(&serve->fill, table->cache, &serve->pieces[n]))
+                n++;
+        return n;
+}
+
+/* The rows are not a client's, but reading them is the table's expense. */
+static void fill_cache(struct serve *serve, struct store_table *table,
+                       const struct codec_piece *piece, bool sound) {
+        struct codec_cost cost = piece->cost;
+
+        cost.bytes_written = 0;
+        stats_add_piece(&table->stats, &cost, 0, table->cache->layout.n_dims);
+        fill_finish(&serve->fill, table->cache, sound);
+}
+
+/* The ids of all jobs of one table, from the first such job on, as one stream. */
+static void decode_table(struct serve *serve, struct store_table *table, uint32_t first) {
+        struct group group = { .serve = serve, .table = &table->file.table };
+        uint32_t n = 0;
+        bool sound;
+
+        group.n_pieces = add_pieces(serve, table, first);
+        sound = guard_run(table->file.map, table->file.map_bytes, decode_group, &group);
+        if (!sound)
+                store_table_fail(table);
+        if (serve->fill.n_ids)
+                fill_cache(serve, table, &serve->pieces[group.n_pieces - 1], sound);
+        for (uint32_t i = first; i < serve->n_jobs; i++) {
+                struct job *job = serve->jobs[i];
+
+                if (!belongs(job, table))
+                        continue;
+                job->piece = serve->pieces[n++];
+                job->piece.n_ids_max = 0; /* had its share */
+                if (!sound)
+                        job->status = RING_STATUS_RETIRED;
+        }
+}
+
+/* ---- Completion ---- */
+
+static void count_piece(struct seat *seat, struct job *job) {
+        uint64_t n_fresh = job->piece.n_rows - job->n_counted;
+        uint32_t n_dims = job->table->file.table.contents.header.n_dims;
+
+        stats_add_piece(&seat->stats, &job->piece.cost, n_fresh, n_dims);
+        stats_add_piece(&job->table->stats, &job->piece.cost, n_fresh, n_dims);
+        job->n_counted = (uint32_t)job->piece.n_rows;
+}
+
+/* What the client has not been told of; `flags` and status as they are. */
+static void tell(struct seat *seat, struct job *job, uint32_t flags) {
+        ring_server_complete(&seat->ring,
+                             &(struct ring_completion){
+                                     .user_data = job->user_data,
+                                     .status = job->status,
+                                     .flags = flags,
+                                     .row_first = job->n_completed,
+                                     .n_rows = (uint32_t)job->piece.n_rows - job->n_completed,
+                                     .detail = job->detail,
+                             });
+        job->n_completed = (uint32_t)job->piece.n_rows;
+}
+
+static void end_job(struct serve *serve, struct seat *seat, struct job *job, uint64_t now_ns) {
+        stats_add_lookup(&seat->stats, job->status, now_ns - job->start_ns);
+        if (job->table)
+                stats_add_lookup(&job->table->stats, job->status, now_ns - job->start_ns);
+        tell(seat, job, 0);
+        seat->job = job_free(&serve->pool, job);
+}
+
+static void complete(struct serve *serve, struct serve_turn *turn, uint64_t now_ns) {
+        struct seat *seat = turn->seat;
+
+        for (uint32_t i = 0; i < turn->n_jobs; i++) {
+                struct job *job = serve->jobs[turn->first + i];
+
+                /* Before the client can know of it: whoever then asks for statistics finds it
+                 * counted. */
+                if (job->table)
+                        count_piece(seat, job);
+                if (job_done(job)) {
+                        end_job(serve, seat, job, now_ns);
+                        turn->n_room--;
+                        continue;
+                }
+                seat->job = job;
+                /* The last entry is kept for the end; rows that find no room travel with the next
+                 * ones. */
+                if ((job->flags & RING_SUBMISSION_PIECES) && turn->n_room >= 2 &&
+                    job->piece.n_rows > job->n_completed)
+                        tell(seat, job, RING_COMPLETION_MORE);
+        }
+        if (turn->n_jobs)
+                ring_server_publish(&seat->ring);
+}
+
+/* A round for one table alone says what its rows cost. One that was disturbed counts for little. */
+static void learn_cost(const struct serve *serve, uint64_t round_ns) {
+        struct store_table *table = serve->n_jobs ? serve->jobs[0]->table : NULL;
+        uint64_t n_rows = 0, row_ns, known_ns;
+
+        if (!table || !table->file.table.contents.header.latent_dims)
+                return;
+        for (uint32_t i = 0; i < serve->n_jobs; i++) {
+                if (serve->jobs[i]->table != table)
+                        return;
+                n_rows += serve->jobs[i]->piece.cost.n_rows_read;
+        }
+        if (!n_rows)
+                return;
+        known_ns = atomic_load_explicit(&table->row_ns, memory_order_relaxed);
+        row_ns = MAX(round_ns / n_rows, 1u);
+        row_ns = known_ns ? (7 * known_ns + MIN(row_ns, 4 * known_ns) + 7) / 8 : row_ns;
+        atomic_store_explicit(&table->row_ns, (uint32_t)MIN(row_ns, UINT32_MAX),
+                              memory_order_relaxed);
+}
+
+void serve_finish(struct serve *serve) {
+        uint64_t now_ns;
+
+        for (uint32_t i = 0; i < serve->n_jobs; i++)
+                if (belongs(serve->jobs[i], serve->jobs[i]->table))
+                        decode_table(serve, serve->jobs[i]->table, i);
+        now_ns = clock_ns();
+        learn_cost(serve, now_ns - serve->now_ns);
+        for (uint32_t i = 0; i < serve->n_turns; i++)
+                complete(serve, &serve->turns[i], now_ns);
+        serve->now_ns = now_ns;
+}
+
+/* ---- Between rounds ---- */
+
+void serve_abort(struct serve *serve, struct seat *seat, enum ring_status status) {
+        if (!seat->job)
+                return;
+        seat->job->status = status;
+        end_job(serve, seat, seat->job, clock_ns());
+        ring_server_publish(&seat->ring);
+}
+
+void serve_forget(struct serve *serve, struct seat *seat) {
+        seat->job = job_free(&serve->pool, seat->job);
 }
 
 bool serve_has_work(struct seat *seat) {
         uint32_t n_room, n_pending;
 
-        /* An impossible index counts as work: serve_step() will say what is wrong with it. */
+        /* An impossible index counts as work: serve_take() will say what is wrong with it. */
         if (ring_server_room(&seat->ring, &n_room, NULL) < 0 ||
             ring_server_pending(&seat->ring, &n_pending, NULL) < 0)
                 return true;
-        return n_room && (seat->job.active || n_pending);
-}
-
-void serve_deinit(struct seat *seat) {
-        free(seat->job.words);
-        free(seat->job.piece.bag.values);
-        ring_server_deinit(&seat->ring);
+        return n_room && (seat->job || n_pending);
 }

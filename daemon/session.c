@@ -33,6 +33,7 @@ struct session {
                 *tables[WIRE_TABLES_MAX];  /* our view of the seat's slots; holds the use */
         uint64_t handles[WIRE_TABLES_MAX]; /* 0: free, or about to be */
         uint64_t last_nonce;
+        uint64_t n_hits[WIRE_TABLES_MAX]; /* of the client's claims, counted so far */
 
         enum wire_status close_status;
         char close_text[WIRE_TEXT_BYTES];
@@ -46,6 +47,43 @@ const struct session_info *session_info(const struct session *s) {
 
 const struct stats *session_stats(const struct session *s) {
         return &s->seat.seat.stats;
+}
+
+struct session_claims session_claims(const struct session *s) {
+        const struct ring_claims *c;
+
+        if (s->info.state != SESSION_READY)
+                return (struct session_claims){ 0 };
+        c = s->seat.seat.ring.claims;
+        return (struct session_claims){
+                .n_lookups = atomic_load_explicit(&c->n_lookups, memory_order_relaxed),
+                .n_rows = atomic_load_explicit(&c->n_rows, memory_order_relaxed),
+                .n_rows_read = atomic_load_explicit(&c->n_rows_read, memory_order_relaxed),
+                .n_values_read = atomic_load_explicit(&c->n_values_read, memory_order_relaxed),
+                .bytes_read = atomic_load_explicit(&c->bytes_read, memory_order_relaxed),
+                .bytes_written = atomic_load_explicit(&c->bytes_written, memory_order_relaxed),
+        };
+}
+
+/* The difference to what was counted before: of any 64 bits, but nobody believes them anyway. */
+static void count_hits(struct session *s, uint32_t i) {
+        const struct ring_cache_use *use = s->seat.seat.ring.cache_use;
+        uint64_t n;
+
+        if (!s->tables[i] || !s->tables[i]->cache || !use)
+                return;
+        n = atomic_load_explicit(&use->n_hits[i], memory_order_relaxed);
+        s->tables[i]->cache->n_hits += n - s->n_hits[i];
+        s->n_hits[i] = n;
+}
+
+void sessions_count_hits(struct daemon *daemon) {
+        struct session *s;
+
+        TAILQ_FOREACH(s, &daemon->sessions, link) {
+                for (uint32_t i = 0; s->info.state == SESSION_READY && i < WIRE_TABLES_MAX; i++)
+                        count_hits(s, i);
+        }
 }
 
 struct session *session_first(struct daemon *daemon) {
@@ -112,7 +150,7 @@ static void cleanup_work(struct chore *chore) {
         struct session *s = container_of(chore, struct session, cleanup);
 
         /* The last reference to the client's memory: freeing gigabytes takes its time. */
-        serve_deinit(&s->seat.seat);
+        ring_server_deinit(&s->seat.seat.ring);
         closep(&s->seat.doorbell_fd);
         closep(&s->fd);
 }
@@ -130,9 +168,11 @@ static void cleanup_done(struct chore *chore) {
 static void finish_if_released(struct session *s) {
         if (s->info.state != SESSION_CLOSING || s->attached || s->receiving || s->n_changes)
                 return;
-        for (uint32_t i = 0; i < WIRE_TABLES_MAX; i++)
+        for (uint32_t i = 0; i < WIRE_TABLES_MAX; i++) {
+                count_hits(s, i);
                 if (s->tables[i])
                         store_unuse(&s->daemon->store, s->tables[i]);
+        }
         s->cleanup.work = cleanup_work;
         s->cleanup.done = cleanup_done;
         chores_post(s->daemon->chores, &s->cleanup);
@@ -208,6 +248,7 @@ static void on_hello(struct session *s, const struct wire_hello *m) {
                 session_close(s, WIRE_VERSION, text);
                 return;
         }
+        s->info.features = welcome.features_accepted;
         memcpy(s->info.name, m->name, sizeof(s->info.name));
         s->info.state = SESSION_RING;
         send_or_close(s, &welcome, sizeof(welcome), -1);
@@ -246,7 +287,8 @@ static void on_ring(struct session *s, const struct wire_ring *m, int memfd) {
         s->seat.failed = seat_failed;
         s->seat.detached = seat_detached;
         s->attached = true;
-        worker_attach(s->daemon->worker, &s->seat);
+        worker_attach(worker_least_loaded(s->daemon->workers, s->daemon->config.n_workers),
+                      &s->seat);
         log_session(LOG_LEVEL_DEBUG, s, "is ready", "");
         send_or_close(s, &ready, sizeof(ready), s->seat.doorbell_fd);
 }
@@ -350,17 +392,61 @@ static void close_done(struct worker_slot_change *change) {
 
         s->n_changes--;
         s->info.n_tables--;
+        count_hits(s, (uint32_t)(change->handle % WIRE_TABLES_MAX));
         s->tables[change->handle % WIRE_TABLES_MAX] = NULL;
         store_unuse(&s->daemon->store, change->table);
         free(change);
         finish_if_released(s);
 }
 
+/* The table that a handle names, if the client was told of it and has not closed it. */
+static struct store_table *open_table(const struct session *s, uint64_t handle) {
+        uint32_t i = (uint32_t)(handle % WIRE_TABLES_MAX);
+
+        return handle && s->handles[i] == handle ? s->tables[i] : NULL;
+}
+
+/* The file that is mapped here, whatever its path has come to mean since. */
+static void on_get_file(struct session *s, const struct wire_get_file *m) {
+        const struct store_table *table = open_table(s, m->table);
+        struct wire_file answer = { .header = { WIRE_FILE, sizeof(answer) },
+                                    .request = m->request };
+
+        if (!table) {
+                session_close(s, WIRE_PROTOCOL, "GET_FILE: the handle names no open table");
+                return;
+        }
+        if (atomic_load_explicit(&table->failed, memory_order_relaxed)) {
+                answer.status = WIRE_NO_TABLE;
+                snprintf(answer.text, sizeof(answer.text),
+                         "table %s was retired: its file cannot be read", table->name);
+        }
+        send_or_close(s, &answer, sizeof(answer), answer.status == WIRE_OK ? table->fd : -1);
+}
+
+static void on_get_cache(struct session *s, const struct wire_get_cache *m) {
+        const struct store_table *table = open_table(s, m->table);
+        struct wire_cache answer = { .header = { WIRE_CACHE, sizeof(answer) },
+                                     .request = m->request };
+
+        if (!table) {
+                session_close(s, WIRE_PROTOCOL, "GET_CACHE: the handle names no open table");
+                return;
+        }
+        if (table->cache) {
+                answer.n_sets = table->cache->layout.n_sets;
+        } else {
+                answer.status = WIRE_NO_CACHE;
+                snprintf(answer.text, sizeof(answer.text), "table %s has no cache", table->name);
+        }
+        send_or_close(s, &answer, sizeof(answer), table->cache ? table->cache->fd : -1);
+}
+
 static void on_close_table(struct session *s, const struct wire_close_table *m) {
         uint32_t i = (uint32_t)(m->table % WIRE_TABLES_MAX);
         struct worker_slot_change *change;
 
-        if (!m->table || s->handles[i] != m->table) {
+        if (!open_table(s, m->table)) {
                 session_close(s, WIRE_PROTOCOL, "CLOSE_TABLE: the handle names no open table");
                 return;
         }
@@ -395,6 +481,12 @@ static void on_message(struct session *s, size_t bytes, int fds[], size_t n_fds)
                 on_open_table(s, (const struct wire_open_table *)s->buffer);
         else if (state == SESSION_READY && type == WIRE_CLOSE_TABLE)
                 on_close_table(s, (const struct wire_close_table *)s->buffer);
+        else if (state == SESSION_READY && type == WIRE_GET_FILE &&
+                 (s->info.features & WIRE_FEATURE_FILES))
+                on_get_file(s, (const struct wire_get_file *)s->buffer);
+        else if (state == SESSION_READY && type == WIRE_GET_CACHE &&
+                 (s->info.features & WIRE_FEATURE_CACHE))
+                on_get_cache(s, (const struct wire_get_cache *)s->buffer);
         else if (state != SESSION_CLOSING)
                 session_close(s, WIRE_PROTOCOL, "a message that is not allowed in this state");
 }

@@ -29,6 +29,7 @@ struct session_info {
         enum session_state state;
         uint64_t ring_bytes;
         uint32_t n_tables;
+        uint64_t features; /* in force */
 };
 
 /* Takes over the accepted descriptor, also on failure. */
@@ -46,5 +47,15 @@ void sessions_expire(struct daemon *daemon, uint64_t now_ns);
 /* For reports. */
 const struct session_info *session_info(const struct session *session);
 const struct stats *session_stats(const struct session *session);
+
+/* What the client says it did by itself; 0 before and after it is ready. */
+struct session_claims {
+        uint64_t n_lookups, n_rows, n_rows_read, n_values_read, bytes_read, bytes_written;
+};
+
+/* Adds what clients say they found in tables' caches to the tables' account; before a report. */
+void sessions_count_hits(struct daemon *daemon);
+
+struct session_claims session_claims(const struct session *session);
 struct session *session_first(struct daemon *daemon);
 struct session *session_next(struct session *session);

@@ -7,6 +7,8 @@
 
 static void table_free(struct store_table *table) {
         codec_file_unmap(&table->file);
+        cache_free(table->cache);
+        closep(&table->fd);
         free(table->path);
         free(table);
 }
@@ -14,6 +16,18 @@ static void table_free(struct store_table *table) {
 static void table_freep(struct store_table **table) {
         if (*table)
                 table_free(*table);
+}
+
+/* O_NONBLOCK: opening a FIFO by mistake must not hang; it changes nothing for files. */
+static int table_map(struct store_table *table, struct fault *ret_fault) {
+        struct fault why = { 0 };
+        int r;
+
+        table->fd = open(table->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        if (table->fd < 0)
+                return fault_set(ret_fault, -errno, "%s: %s", table->path, strerror(errno));
+        r = codec_file_map(table->fd, &table->file, &why);
+        return r < 0 ? fault_set(ret_fault, r, "%s: %s", table->path, why.text) : 0;
 }
 
 int store_table_new(const char *name, const char *path, struct store_table **ret_table,
@@ -27,13 +41,15 @@ int store_table_new(const char *name, const char *path, struct store_table **ret
                                  "starting with a dot",
                                  name);
         table = calloc(1, sizeof(*table));
-        if (table)
-                table->path = strdup(path);
-        if (!table || !table->path)
+        if (!table)
+                return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
+        table->fd = -1;
+        table->path = strdup(path);
+        if (!table->path)
                 return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
         strcpy(table->name, name);
         table->n_refs = 1;
-        r = codec_file_open(path, &table->file, ret_fault);
+        r = table_map(table, ret_fault);
         if (r < 0)
                 return r;
         *ret_table = steal_pointer(&table);

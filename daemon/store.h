@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <sys/queue.h>
 
+#include "cache.h"
 #include "chore.h"
 #include "lib/codec/codec.h"
 #include "proto/wire.h"
@@ -24,6 +25,9 @@ struct store_table {
         char *path;
         uint64_t generation; /* unique in this daemon's life; 0 until published */
         struct codec_file file;
+        int fd;                  /* of it, read-only: for clients that decode for themselves */
+        _Atomic uint32_t row_ns; /* of a row that goes through an adaptor, of late; 0: unknown */
+        struct cache *cache;     /* of decoded rows; NULL: none */
         struct stats stats;
         struct store *store; /* NULL until published */
         struct mail failure;

@@ -17,10 +17,11 @@
 
 struct worker {
         struct io_uring ring;
-        struct codec_context context;
+        struct serve serve;
         struct mailbox mailbox;
         struct mailbox *home;
         uint64_t spin_ns_max;
+        uint32_t n_seats; /* attached or about to be; the loop's */
         TAILQ_HEAD(, worker_seat) awake, asleep;
         struct mail stop, heartbeat;
         atomic_bool beating;
@@ -122,20 +123,21 @@ static uint64_t spin_budget(const struct worker *w, const struct worker_seat *se
  * the time that waking us took would make the gap look longer than it is. Long gaps count as 8
  * budgets, so that one pause is soon forgotten.
  */
-static void seat_worked(const struct worker *w, struct worker_seat *seat) {
-        uint64_t start_ns = seat->seat.job.start_ns;
+static void seat_worked(const struct worker *w, struct worker_seat *seat, uint64_t now) {
+        uint64_t start_ns = seat->seat.start_ns;
 
         if (start_ns > seat->last_work_ns) {
                 uint64_t gap_ns = MIN(start_ns - seat->last_work_ns, 8 * w->spin_ns_max);
 
                 seat->gap_ns = seat->gap_ns - seat->gap_ns / 8 + gap_ns / 8;
         }
-        seat->last_work_ns = clock_ns();
+        seat->last_work_ns = now;
 }
 
 /* Off the lists; seat_gone() follows when the kernel has dropped its poll. */
 static void seat_release(struct worker *w, struct worker_seat *seat) {
         seat_unlink(w, seat);
+        serve_forget(&w->serve, &seat->seat);
         seat->awake = false;
         seat->dead = true;
         seat->draining = false;
@@ -143,33 +145,49 @@ static void seat_release(struct worker *w, struct worker_seat *seat) {
         poll_remove(w, seat);
 }
 
-/* All served, or the client does not reap, or it takes too long. */
-static bool drained(const struct worker_seat *seat, int result, uint64_t now) {
-        return result != SERVE_WORKED || now > seat->drain_until_ns ||
-               (!seat->seat.job.active && seat->seat.ring.sq_head == seat->drain_head);
+/* All that was there when draining began has been served, or it takes too long. */
+static bool drained(const struct worker_seat *seat, uint64_t now) {
+        return now > seat->drain_until_ns ||
+               (!seat->seat.job && (int32_t)(seat->seat.ring.sq_head - seat->drain_head) >= 0);
 }
 
-/* One step for each awake seat in turn. False: nobody had work. */
-static bool round_of_steps(struct worker *w) {
+/* One look at a seat. True: the round is full, and the next one begins behind this seat. */
+static bool seat_turn(struct worker *w, struct worker_seat *seat) {
+        int r = serve_take(&w->serve, &seat->seat, &seat->fault);
+        uint64_t now = w->serve.now_ns;
+
+        if (r < 0 && !seat->draining)
+                seat_fail(w, seat);
+        else if (r != SERVE_WORKED && seat->draining) /* served, or the client does not reap */
+                seat_release(w, seat);
+        else if (r == SERVE_IDLE && now - seat->last_work_ns > spin_budget(w, seat))
+                seat_try_sleep(w, seat);
+        return serve_full(&w->serve);
+}
+
+/* A share of every awake seat's work, at once. False: nobody had any. */
+static bool serve_round(struct worker *w) {
         struct worker_seat *seat, *next;
-        uint64_t now = clock_ns();
-        bool worked = false;
 
+        serve_begin(&w->serve);
         for (seat = TAILQ_FIRST(&w->awake); seat; seat = next) {
-                int r = serve_step(&seat->seat, &w->context, &seat->fault);
-
                 next = TAILQ_NEXT(seat, link);
-                if (seat->draining && drained(seat, r, now))
-                        seat_release(w, seat);
-                else if (r == SERVE_WORKED) {
-                        seat_worked(w, seat);
-                        worked = true;
-                } else if (r < 0)
-                        seat_fail(w, seat);
-                else if (now - seat->last_work_ns > spin_budget(w, seat))
-                        seat_try_sleep(w, seat);
+                if (seat_turn(w, seat))
+                        break;
         }
-        return worked;
+        while (seat && next && TAILQ_FIRST(&w->awake) != next)
+                seat_move(w, TAILQ_FIRST(&w->awake), true);
+        if (!w->serve.n_turns)
+                return false;
+
+        serve_finish(&w->serve);
+        for (uint32_t i = 0; i < w->serve.n_turns; i++) {
+                seat = container_of(w->serve.turns[i].seat, struct worker_seat, seat);
+                seat_worked(w, seat, w->serve.now_ns);
+                if (seat->draining && drained(seat, w->serve.now_ns))
+                        seat_release(w, seat);
+        }
+        return true;
 }
 
 /* ---- mail from the loop ---- */
@@ -187,6 +205,7 @@ static void deliver_attach(struct mail *mail) {
 static void deliver_detached(struct mail *mail) {
         struct worker_seat *seat = container_of(mail, struct worker_seat, detach);
 
+        seat->worker->n_seats--;
         seat->detached(seat);
 }
 
@@ -227,10 +246,10 @@ static void deliver_slot_change(struct mail *mail) {
         struct serve_slot former = *slot;
 
         if (change->table)
-                change->error = codec_context_reserve(&w->context, &change->table->file.table);
+                change->error = serve_reserve(&w->serve, change->table);
         /* A job in the middle of its pieces must not read a table that is about to go. */
-        if (former.table && seat->job.table == former.table)
-                serve_abort(seat, RING_STATUS_NO_TABLE);
+        if (former.table && seat->job && seat->job->table == former.table)
+                serve_abort(&w->serve, seat, RING_STATUS_NO_TABLE);
 
         *slot = change->table && change->error >= 0
                         ? (struct serve_slot){ .handle = change->handle, .table = change->table }
@@ -299,7 +318,7 @@ static void *worker_main(void *userdata) {
                         mailbox_drain(&w->mailbox);
                 else if (TAILQ_EMPTY(&w->awake))
                         io_uring_submit_and_wait(&w->ring, 1);
-                else if (!round_of_steps(w))
+                else if (!serve_round(w))
                         cpu_relax();
         }
         return NULL;
@@ -315,10 +334,11 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
         TAILQ_INIT(&w->awake);
         TAILQ_INIT(&w->asleep);
         w->home = options->home;
-        w->spin_ns_max = single_cpu() ? 0 : options->spin_ns_max;
+        /* Workers on every CPU would spin where their clients want to run. */
+        w->spin_ns_max = options->n_workers < cpu_count() ? options->spin_ns_max : 0;
         w->stop.deliver = deliver_stop;
         w->heartbeat.deliver = deliver_heartbeat;
-        codec_context_init(&w->context, options->kernels);
+        serve_init(&w->serve, options->kernels);
 
         r = io_uring_queue_init(WORKER_ENTRIES, &w->ring, 0);
         if (r < 0) {
@@ -347,15 +367,25 @@ struct worker *worker_free(struct worker *w) {
         pthread_join(w->thread, NULL);
         io_uring_queue_exit(&w->ring);
         mailbox_deinit(&w->mailbox);
-        codec_context_deinit(&w->context);
+        serve_deinit(&w->serve);
         free(w);
         return NULL;
 }
 
 void worker_attach(struct worker *w, struct worker_seat *seat) {
+        w->n_seats++;
         seat->worker = w;
         seat->attach.deliver = deliver_attach;
         mailbox_post(&w->mailbox, &seat->attach);
+}
+
+struct worker *worker_least_loaded(struct worker **workers, uint32_t n_workers) {
+        struct worker *least = workers[0];
+
+        for (uint32_t i = 1; i < n_workers; i++)
+                if (workers[i]->n_seats < least->n_seats)
+                        least = workers[i];
+        return least;
 }
 
 void worker_detach(struct worker_seat *seat, bool drain) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread that decodes. It owns the seats attached to it, looks at the rings of those that are
+ * A thread that decodes. It owns the seats attached to it, looks at the rings of those that are
  * awake without any system call, and sleeps in an io_uring of its own when all are asleep. Each
  * function below is called on the loop thread; callbacks run there too.
  */
@@ -34,6 +34,7 @@ struct worker_seat {
 struct worker_options {
         const struct codec_kernels *kernels;
         uint64_t spin_ns_max; /* 0: never spin */
+        uint32_t n_workers;   /* that will run beside each other, this one included */
         struct mailbox *home;
 };
 
@@ -44,6 +45,8 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
 struct worker *worker_free(struct worker *worker);
 
 void worker_attach(struct worker *worker, struct worker_seat *seat);
+/* Of these, the one with the fewest seats. */
+struct worker *worker_least_loaded(struct worker **workers, uint32_t n_workers);
 /*
  * Lets go of the seat and calls `detached`. With `drain`, what the client has submitted by now is
  * served first, in turn with the other seats and for a few seconds at most; else it is dropped.

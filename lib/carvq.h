@@ -5,7 +5,8 @@
  * Two ways in, one API:
  *   - ring, carvq_connect() and carvq_table_open(): the daemon decodes into memory shared with this
  *     process. Lookups block (carvq_lookup) or run in flight (carvq_submit, carvq_wait).
- *   - direct, carvq_file_open(): no daemon; the calling thread decodes with the same kernels.
+ *   - direct, carvq_file_open(): no daemon; the calling thread decodes with the same kernels. Or
+ *     with a daemon that supplies the file, carvq_table_open_with().
  *
  * Threads: a client and its tables belong to one thread at a time; use one client for each thread,
  * they are cheap. A direct table may be shared by threads only if each call is serialized by the
@@ -107,13 +108,42 @@ int carvq_client_fd(const carvq_client *client);
 /* ---- Tables ---- */
 
 /*
- * Opens a published table by name. Blocks for one round trip.
+ * Opens a published table by name. Blocks for two round trips. Where the daemon keeps rows of the
+ * table decoded in memory for all to read, carvq_lookup() takes them from there and asks for the
+ * rest only; they are the same rows, of the same generation, also when the daemon has died since
+ * and no call has found out.
  *   -ENOENT      no table of that name
  *   -EDQUOT      too many tables open in this session
  *   -EIO         the daemon failed
  *   -ECONNRESET, -ETIMEDOUT
  */
 int carvq_table_open(carvq_client *client, const char *name, carvq_table **ret_table);
+
+enum carvq_mode {
+        CARVQ_MODE_RING = 0,   /* the daemon decodes */
+        CARVQ_MODE_DIRECT = 1, /* this process does */
+};
+
+struct carvq_table_options {
+        size_t size;
+        uint32_t mode;        /* enum carvq_mode */
+        uint32_t no_cache;    /* ring, not 0: ask the daemon for every row */
+        const char *cpu_mask; /* direct: as in carvq_file_options */
+};
+
+/*
+ * The same with options, which may be NULL. With CARVQ_MODE_DIRECT the daemon hands over the file
+ * that it has mapped (this generation of the table, whatever its path has come to mean), read-only;
+ * it is mapped here too and carvq_lookup() decodes in the calling thread. What was looked up is
+ * still told to the daemon, for `carvqctl stats`. Lookups go on when the connection ends, until the
+ * client is freed. As carvq_table_open(), and
+ *   -EOPNOTSUPP       direct: the daemon does not hand out files
+ *   -EBADMSG          direct: the file is damaged by now, or not a table
+ *   -EPROTONOSUPPORT  direct: the file was written by a version that is newer than this library
+ * The file may be cut as with carvq_file_open().
+ */
+int carvq_table_open_with(carvq_client *client, const char *name,
+                          const struct carvq_table_options *options, carvq_table **ret_table);
 
 struct carvq_file_options {
         size_t size;
@@ -123,12 +153,11 @@ struct carvq_file_options {
 };
 
 /*
- * Direct mode: maps a .carvq file read-only. Reads one page, and an adaptor, unless asked to verify.
- * `ret_message` as above. For a table with latents, on a CPU with AMX, the process asks the system
- * for its use; then alternate signal stacks that are set up later must be of AT_MINSIGSTKSZ bytes
- * (about 11 KiB; sigaltstack() says so). A cpu_mask without "amx" does not ask.
- *   -ENOENT, -EACCES ...   from open()
- *   -EBADMSG               damaged, foreign, or not a regular file
+ * Direct mode: maps a .carvq file read-only. Reads one page, and an adaptor, unless asked to
+ * verify. `ret_message` as above. For a table with latents, on a CPU with AMX, the process asks the
+ * system for its use; then alternate signal stacks that are set up later must be of AT_MINSIGSTKSZ
+ * bytes (about 11 KiB; sigaltstack() says so). A cpu_mask without "amx" does not ask. -ENOENT,
+ * -EACCES ...   from open() -EBADMSG               damaged, foreign, or not a regular file
  *   -EPROTONOSUPPORT       written by a newer version
  *   -ENOMEM
  * A file that is truncated while it is mapped raises SIGBUS in the reader, as any mapping does.
@@ -146,7 +175,7 @@ struct carvq_table_info {
         uint32_t codec;        /* as in the file: 1 f32, 2 f16, 3 bf16, 4 int8, 5 int4, 6 carvq */
         uint64_t record_bytes; /* of one row in the file; at most, where rows differ */
         uint64_t file_bytes;
-        uint64_t generation;    /* 0 in direct mode */
+        uint64_t generation;    /* 0 without a daemon */
         const char *codec_name; /* static */
         const char *kernel;     /* static; "" in ring mode, where the daemon chooses */
 };
@@ -186,8 +215,8 @@ int carvq_lookup(carvq_table *table, const uint64_t *ids, size_t n_ids,
                  const struct carvq_lookup_options *options, void *ret_rows, size_t rows_bytes);
 
 /*
- * The sentence behind the last error of a table; "" after success. Never NULL. In ring mode the
- * same as carvq_client_error() of its client.
+ * The sentence behind the last error of a table; "" after success. Never NULL. With a
+ * daemon the same as carvq_client_error() of its client.
  */
 const char *carvq_table_error(const carvq_table *table);
 

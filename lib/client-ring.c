@@ -60,6 +60,8 @@ int client_ring_init(struct client_ring *ring, const struct ring_geometry *geome
                 .layout = layout,
                 .memory = memory,
                 .header = (void *)memory,
+                .claims = (void *)(memory + RING_CLAIMS_OFFSET),
+                .cache_use = (void *)(memory + RING_CACHE_USE_OFFSET),
                 .submissions = (void *)(memory + layout.sq_offset),
                 .completions = (const void *)(memory + layout.cq_offset),
                 .doorbell_fd = -1,
@@ -187,6 +189,33 @@ bool client_ring_arm(struct client_ring *ring) {
 void client_ring_disarm(struct client_ring *ring) {
         if (ring->waiting & 1)
                 set_waiting(ring, ring->waiting + 1);
+}
+
+#define claim(word, n) atomic_store_explicit(word, n, memory_order_relaxed)
+
+void client_ring_claim(struct client_ring *ring, const struct codec_cost *cost, uint64_t n_rows,
+                       uint32_t n_dims) {
+        struct ring_claims *c = ring->claims;
+
+        ring->direct_cost.n_rows_read += cost->n_rows_read;
+        ring->direct_cost.bytes_read += cost->bytes_read;
+        ring->direct_cost.bytes_written += cost->bytes_written;
+        claim(&c->n_lookups, ++ring->n_direct_lookups);
+        claim(&c->n_rows, ring->n_direct_rows += n_rows);
+        claim(&c->n_rows_read, ring->direct_cost.n_rows_read);
+        claim(&c->n_values_read, ring->n_direct_values += cost->n_rows_read * n_dims);
+        claim(&c->bytes_read, ring->direct_cost.bytes_read);
+        claim(&c->bytes_written, ring->direct_cost.bytes_written);
+}
+
+void client_ring_hit(struct client_ring *ring, uint64_t handle, uint32_t slot) {
+        struct ring_cache_use *use = ring->cache_use;
+        uint32_t table = (uint32_t)(handle % RING_TABLES_N);
+
+        claim(&use->n_hits[table], ++ring->n_hits[table]);
+        claim(&use->hints[ring->n_hints % RING_HINTS_N], (uint64_t)table << 32 | slot);
+        /* Release pairs with the daemon's acquire: the hint is written. */
+        atomic_store_explicit(&use->n_hints, ++ring->n_hints, memory_order_release);
 }
 
 uint64_t client_ring_heartbeat_ns(const struct client_ring *ring) {

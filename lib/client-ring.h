@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "codec/codec.h"
 #include "proto/ring.h"
 
 struct client_ring {
@@ -19,6 +20,12 @@ struct client_ring {
         uint32_t sq_tail;
         uint32_t cq_head;
         uint32_t waiting; /* odd while a wake message is asked for */
+        struct ring_claims *claims;
+        uint64_t n_direct_lookups, n_direct_rows, n_direct_values; /* as claimed */
+        struct codec_cost direct_cost;
+        struct ring_cache_use *cache_use;
+        uint64_t n_hints;
+        uint64_t n_hits[RING_TABLES_N]; /* as claimed */
 };
 
 /* Makes and seals the memory. `*ret_memfd` is for the daemon; the mapping does not need it. */
@@ -48,6 +55,13 @@ bool client_ring_spin(const struct client_ring *ring, uint64_t until_ns);
  */
 bool client_ring_arm(struct client_ring *ring);
 void client_ring_disarm(struct client_ring *ring);
+
+/* Counts a lookup that was decoded here: `cost` and rows of output, of a table of `n_dims`. */
+void client_ring_claim(struct client_ring *ring, const struct codec_cost *cost, uint64_t n_rows,
+                       uint32_t n_dims);
+
+/* Counts a row that was found in the cache of the table with this handle, and hints at its slot. */
+void client_ring_hit(struct client_ring *ring, uint64_t handle, uint32_t slot);
 
 /* When the daemon last showed life; 0: never. */
 uint64_t client_ring_heartbeat_ns(const struct client_ring *ring);

@@ -103,6 +103,11 @@ void client_dispatch(struct carvq_client *client, int type, const union packet *
                         break;
                 close_late_table(client, &packet->table);
                 return;
+        case WIRE_FILE:
+        case WIRE_CACHE:
+                if (packet->table.request > client->last_request)
+                        break;
+                return; /* its descriptor is closed by whoever received it */
         case WIRE_ERROR:
                 error = packet->error;
                 client_reap(client); /* what was completed before the end is good */
@@ -345,6 +350,7 @@ static int client_connect(const struct carvq_connect_options *user_options,
         if (r < 0)
                 return r;
         client->max_ids = MIN(welcome.max_ids, RING_IDS_MAX);
+        client->features = welcome.features_accepted;
         r = share_ring(client, options.arena_bytes ? options.arena_bytes : ARENA_BYTES_DEFAULT,
                        welcome.max_ring_bytes, deadline_ns, ret_fault);
         if (r < 0)
@@ -375,9 +381,10 @@ _public_ void carvq_client_free(carvq_client *client) {
         closep(&client->socket_fd);
         for (table = LIST_FIRST(&client->tables); table; table = next) {
                 next = LIST_NEXT(table, link);
-                free(table);
+                table_free(table);
         }
         client_ring_deinit(&client->ring);
+        free(client->misses);
         free(client);
 }
 

@@ -12,6 +12,7 @@
 #include "client-ring.h"
 #include "codec/codec.h"
 #include "packet.h"
+#include "row-cache.h"
 
 /* In flight or not yet released. A ticket's low bits are the index of its slot. */
 #define CLIENT_LOOKUPS_MAX 256u
@@ -36,6 +37,14 @@ struct lookup {
         SLIST_ENTRY(lookup) link; /* while free */
 };
 
+/* Of a lookup by a cache: what goes through the ring, and where its rows belong. */
+#define CLIENT_MISSES_MAX 4096u
+
+struct client_misses {
+        uint64_t ids[CLIENT_MISSES_MAX];
+        uint64_t places[CLIENT_MISSES_MAX]; /* in the output */
+};
+
 struct carvq_client {
         int socket_fd;
         bool broken; /* the connection has ended, for the reason in `broken_why` */
@@ -47,7 +56,8 @@ struct carvq_client {
         uint64_t n_waits;      /* without spinning, because completions take long */
         bool single_cpu;
         uint32_t max_ids;
-        uint64_t last_request; /* of OPEN_TABLE */
+        uint64_t features;     /* in force */
+        uint64_t last_request; /* of OPEN_TABLE, GET_FILE and GET_CACHE */
         uint64_t n_idle_polls;
         struct client_ring ring;
         struct arena ids, arena;
@@ -58,21 +68,37 @@ struct carvq_client {
         uint64_t populated_bytes; /* of the arena, from its start */
         uint32_t n_unseen;        /* done, and the caller does not know yet */
         LIST_HEAD(, carvq_table) tables;
+        struct client_misses *misses; /* NULL until a table has a cache */
 };
 
 struct carvq_table {
-        struct carvq_client *client; /* NULL in direct mode */
+        struct carvq_client *client; /* NULL: from a file, with no daemon */
         struct table_header shape;   /* in ring mode only n_rows, n_dims, codec, record_bytes,
                                         file_bytes */
         uint64_t handle;
         uint64_t generation;
         LIST_ENTRY(carvq_table) link; /* of its client */
 
+        /* Ring mode, with a cache. */
+        struct row_cache cache;
+        const struct codec_kernels *kernels;
+        float *row;
+
         /* Direct mode only. */
         struct codec_file file;
         struct codec_context context;
-        struct fault error;
+        struct fault error; /* without a client */
 };
+
+/* Decoded here, whoever gave us the file. */
+static inline bool table_is_direct(const struct carvq_table *table) {
+        return table->file.map;
+}
+
+/* Where the sentence behind its last error goes. */
+static inline struct fault *table_fault(struct carvq_table *table) {
+        return table->client ? &table->client->error : &table->error;
+}
 
 /* ---- client.c ---- */
 
@@ -133,8 +159,32 @@ int request_init(struct codec_request *request, const struct carvq_table *table,
                  const uint64_t *ids, size_t n_ids, const struct carvq_lookup_options *options,
                  uint32_t stride_alignment, struct fault *ret_fault);
 
+/* Rows into `request->out`: row i at place i, or, with `places`, at places[i]. */
+int ring_lookup(struct carvq_table *table, const struct codec_request *request,
+                const uint64_t *places);
+
+/* ---- cached.c ---- */
+
+/* `fd` is a cache that the daemon handed over, and stays the caller's. -EPROTO, -ENOMEM, or mmap's
+ * errno; the table then has none. */
+int cached_init(struct carvq_table *table, int fd, uint32_t n_sets, struct fault *ret_fault);
+void cached_deinit(struct carvq_table *table);
+int cached_lookup(struct carvq_table *table, const struct codec_request *request);
+
 /* ---- direct.c ---- */
+
+/*
+ * Makes a table of a client direct: `fd` is a file that the daemon handed over, and stays the
+ * caller's. -EBADMSG, -EPROTONOSUPPORT as carvq_file_open(); -EINVAL for a mask that names no
+ * kernels; -EPROTO: another table than the daemon described; -ENOMEM.
+ */
+int direct_init(struct carvq_table *table, int fd, const char *cpu_mask, struct fault *ret_fault);
+void direct_deinit(struct carvq_table *table);
 
 /* The request's ids are checked here. */
 int direct_lookup(struct carvq_table *table, const struct codec_request *request);
-void direct_free(struct carvq_table *table);
+
+/* ---- table.c ---- */
+
+/* Without a word to the daemon. */
+void table_free(struct carvq_table *table);

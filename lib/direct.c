@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Direct mode: the calling thread decodes from a file that it has mapped itself, with the daemon's
- * kernels. Bytes of the file are hostile until codec_file_map() has passed them.
+ * kernels. Bytes of the file are hostile until codec_file_map() has passed them, wherever its
+ * descriptor came from; that it is not cut while it is mapped, its owner is trusted with.
  */
 #include "client.h"
 
@@ -36,22 +37,64 @@ static int map_file(struct carvq_table *table, const char *path, bool verify,
         return r < 0 ? fault_set(ret_fault, r, "%s: %s", path, why.text) : 0;
 }
 
-void direct_free(struct carvq_table *table) {
-        codec_context_deinit(&table->context);
-        codec_file_unmap(&table->file);
-        free(table);
+/* The file is mapped. */
+static int init_context(struct carvq_table *table, const char *cpu_mask, struct fault *ret_fault) {
+        const struct codec_kernels *kernels;
+        int r;
+
+        table->shape = table->file.table.contents.header;
+        r = choose_kernels(cpu_mask, &table->shape, &kernels, ret_fault);
+        if (r < 0)
+                return r;
+        codec_context_init(&table->context, kernels);
+        if (codec_context_reserve(&table->context, &table->file.table) < 0)
+                return fault_set(ret_fault, -ENOMEM, "out of memory");
+        return 0;
 }
 
-static void direct_freep(struct carvq_table **table) {
+void direct_deinit(struct carvq_table *table) {
+        codec_context_deinit(&table->context);
+        codec_file_unmap(&table->file);
+}
+
+/* Whoever opened the file described it first: another one is a mistake, or worse. */
+static int check_shape(const struct carvq_table *table, struct fault *ret_fault) {
+        const struct table_header *found = &table->file.table.contents.header,
+                                  *expected = &table->shape;
+
+        if (found->n_rows == expected->n_rows && found->n_dims == expected->n_dims &&
+            found->codec == expected->codec && found->record_bytes == expected->record_bytes &&
+            found->file_bytes == expected->file_bytes)
+                return 0;
+        return fault_set(ret_fault, -EPROTO,
+                         "a file of %" PRIu64 " x %" PRIu32 ", expected the table of %" PRIu64
+                         " x %" PRIu32,
+                         found->n_rows, found->n_dims, expected->n_rows, expected->n_dims);
+}
+
+int direct_init(struct carvq_table *table, int fd, const char *cpu_mask, struct fault *ret_fault) {
+        int r;
+
+        r = codec_file_map(fd, &table->file, ret_fault);
+        if (r < 0)
+                return r;
+        r = check_shape(table, ret_fault);
+        if (r >= 0)
+                r = init_context(table, cpu_mask, ret_fault);
+        if (r < 0)
+                direct_deinit(table);
+        return r;
+}
+
+static void table_freep(struct carvq_table **table) {
         if (*table)
-                direct_free(*table);
+                table_free(*table);
 }
 
 static int direct_open(const char *path, const struct carvq_file_options *user_options,
                        carvq_table **ret_table, struct fault *ret_fault) {
-        _cleanup_(direct_freep) struct carvq_table *table = NULL;
+        _cleanup_(table_freep) struct carvq_table *table = NULL;
         struct carvq_file_options options;
-        const struct codec_kernels *kernels = NULL;
         int r;
 
         r = options_copy(user_options, sizeof(options), &options, ret_fault);
@@ -61,16 +104,10 @@ static int direct_open(const char *path, const struct carvq_file_options *user_o
         if (!table)
                 return fault_set(ret_fault, -ENOMEM, "out of memory");
         r = map_file(table, path, options.verify, ret_fault);
+        if (r >= 0)
+                r = init_context(table, options.cpu_mask, ret_fault);
         if (r < 0)
                 return r;
-        table->shape = table->file.table.contents.header;
-        r = choose_kernels(options.cpu_mask, &table->shape, &kernels, ret_fault);
-        if (r < 0)
-                return r;
-        codec_context_init(&table->context, kernels);
-        r = codec_context_reserve(&table->context, &table->file.table);
-        if (r < 0)
-                return fault_set(ret_fault, r, "out of memory");
         *ret_table = steal_pointer(&table);
         return 0;
 }
@@ -91,9 +128,12 @@ int direct_lookup(struct carvq_table *table, const struct codec_request *request
         uint64_t bad_index;
         int r;
 
-        r = codec_request_check(request, &table->shape, &bad_index, &table->error);
+        r = codec_request_check(request, &table->shape, &bad_index, table_fault(table));
         if (r < 0)
                 return r;
         codec_decode_all(&table->context, &table->file.table, request, &cost);
+        if (table->client)
+                client_ring_claim(&table->client->ring, &cost, codec_request_rows(request),
+                                  table->shape.n_dims);
         return 0;
 }

@@ -181,16 +181,19 @@ static struct codec_request slice(const struct codec_request *request, const str
 }
 
 static void copy_rows(const struct codec_request *request, const struct piece *p,
-                      const uint8_t *rows) {
+                      const uint64_t *places, const uint8_t *rows) {
         const uint64_t row_bytes = row_bytes_of(request), stride = request->row_stride_bytes;
-        uint8_t *out = (uint8_t *)request->out + p->row_first * stride;
 
-        if (stride == row_bytes) {
-                memcpy(out, rows, p->n_rows * row_bytes);
+        if (stride == row_bytes && !places) {
+                memcpy((uint8_t *)request->out + p->row_first * stride, rows,
+                       p->n_rows * row_bytes);
                 return;
         }
-        for (uint64_t i = 0; i < p->n_rows; i++)
-                memcpy(out + i * stride, rows + i * row_bytes, row_bytes);
+        for (uint64_t i = 0; i < p->n_rows; i++) {
+                uint64_t place = places ? places[p->row_first + i] : p->row_first + i;
+
+                memcpy((uint8_t *)request->out + place * stride, rows + i * row_bytes, row_bytes);
+        }
 }
 
 /* Only empty bags: no ids to send. Zero rows, times a scale whose sign even a zero keeps. */
@@ -214,7 +217,8 @@ static void fill_empty(const struct codec_request *request, const struct piece *
 struct flight {
         struct carvq_table *table;
         const struct codec_request *request;
-        uint64_t row_next; /* of the next piece to submit */
+        const uint64_t *places; /* of its rows; NULL: as they come */
+        uint64_t row_next;      /* of the next piece to submit */
         uint64_t deadline_ns;
         struct piece pieces[PIECES_MAX]; /* a queue */
         uint32_t n_pieces;
@@ -254,7 +258,7 @@ static int finish_piece(struct flight *f) {
                 r = lookup_outcome(client, p->lookup, p->id_first);
         if (r < 0)
                 return r;
-        copy_rows(f->request, p, lookup_rows(client, p->lookup));
+        copy_rows(f->request, p, f->places, lookup_rows(client, p->lookup));
         lookup_release(client, p->lookup);
         f->n_pieces--;
         memmove(&f->pieces[0], &f->pieces[1], f->n_pieces * sizeof(f->pieces[0]));
@@ -285,10 +289,12 @@ static int run(struct flight *f) {
         return 0;
 }
 
-static int ring_lookup(struct carvq_table *table, const struct codec_request *request) {
+int ring_lookup(struct carvq_table *table, const struct codec_request *request,
+                const uint64_t *places) {
         struct flight f = {
                 .table = table,
                 .request = request,
+                .places = places,
                 .deadline_ns = deadline_after(table->client->timeout_ns),
         };
         int r;
@@ -302,7 +308,7 @@ static int ring_lookup(struct carvq_table *table, const struct codec_request *re
 _public_ int carvq_lookup(carvq_table *table, const uint64_t *ids, size_t n_ids,
                           const struct carvq_lookup_options *options, void *ret_rows,
                           size_t rows_bytes) {
-        struct fault *fault = table->client ? &table->client->error : &table->error;
+        struct fault *fault = table_fault(table);
         struct codec_request request;
         int r;
 
@@ -314,5 +320,8 @@ _public_ int carvq_lookup(carvq_table *table, const uint64_t *ids, size_t n_ids,
         if (r < 0)
                 return r;
         request.out = ret_rows;
-        return table->client ? ring_lookup(table, &request) : direct_lookup(table, &request);
+        if (table_is_direct(table))
+                return direct_lookup(table, &request);
+        return table->cache.memory ? cached_lookup(table, &request)
+                                   : ring_lookup(table, &request, NULL);
 }

@@ -11,6 +11,8 @@ union packet {
         struct wire_header header;
         struct wire_welcome welcome;
         struct wire_table table;
+        struct wire_file file;
+        struct wire_cache cache;
         struct wire_error error;
         uint8_t bytes[WIRE_MESSAGE_BYTES];
 };

@@ -396,8 +396,8 @@ _public_ int carvq_submit(carvq_table *table, const uint64_t *ids, size_t n_ids,
         struct lookup *l;
         int r;
 
-        if (!client)
-                return fault_set(&table->error, -EOPNOTSUPP,
+        if (table_is_direct(table))
+                return fault_set(table_fault(table), -EOPNOTSUPP,
                                  "a direct table has no ring: use carvq_lookup()");
         client->error.text[0] = '\0';
         r = request_init(&request, table, ids, n_ids, options, RING_OUT_ALIGNMENT, &client->error);

@@ -40,6 +40,43 @@ static_assert(offsetof(struct ring_header, heartbeat_ns) == 768, "");
 static_assert(offsetof(struct ring_header, epoch) == 776, "");
 static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2, "shared words need no lock");
 
+/*
+ * What a client counts itself, where rows come without the daemon's help: totals of this
+ * connection, written by the client, believed by nobody, for reports only. Behind the header, on
+ * its page.
+ */
+#define RING_CLAIMS_OFFSET 1024u
+
+struct ring_claims {
+        _Alignas(128) _Atomic uint64_t n_lookups;
+        _Atomic uint64_t n_rows;        /* of output */
+        _Atomic uint64_t n_rows_read;   /* records decoded */
+        _Atomic uint64_t n_values_read; /* rows read x dimensions */
+        _Atomic uint64_t bytes_read;    /* of the records */
+        _Atomic uint64_t bytes_written;
+};
+
+/*
+ * What a client found in tables' caches, written by the client likewise: rows, by table, and which
+ * slots they were in. Hints go round in a ring; whoever comes late misses some.
+ */
+#define RING_CACHE_USE_OFFSET 1152u
+#define RING_HINTS_N          64u
+#define RING_TABLES_N         256u
+
+struct ring_cache_use {
+        _Alignas(128) _Atomic uint64_t n_hints; /* made so far */
+        _Alignas(
+                128) _Atomic uint64_t hints[RING_HINTS_N]; /* a table's handle % 256 << 32 | slot */
+        _Atomic uint64_t n_hits[RING_TABLES_N];            /* rows, at a table's handle % 256 */
+};
+
+static_assert(sizeof(struct ring_header) <= RING_CLAIMS_OFFSET &&
+                      RING_CLAIMS_OFFSET + sizeof(struct ring_claims) <= RING_CACHE_USE_OFFSET &&
+                      RING_CACHE_USE_OFFSET + sizeof(struct ring_cache_use) <= RING_PAGE_BYTES,
+              "on the header's page");
+static_assert(RING_CACHE_USE_OFFSET % _Alignof(struct ring_cache_use) == 0, "");
+
 enum ring_type {
         RING_TYPE_F32 = 0,
         RING_TYPE_F16 = 1,

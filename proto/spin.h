@@ -34,9 +34,15 @@ static inline void cpu_relax(void) {
 #endif
 }
 
-/* With one CPU, spinning keeps the other side from what is being waited for. */
-static inline bool single_cpu(void) {
+/* CPUs that this thread may run on; plenty where the kernel does not tell. */
+static inline unsigned cpu_count(void) {
         cpu_set_t cpus;
 
-        return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) == 1;
+        return sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? (unsigned)CPU_COUNT(&cpus)
+                                                              : CPU_SETSIZE;
+}
+
+/* With one CPU, spinning keeps the other side from what is being waited for. */
+static inline bool single_cpu(void) {
+        return cpu_count() == 1;
 }

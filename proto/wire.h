@@ -12,10 +12,12 @@
 
 #define WIRE_MAGIC         UINT64_C(0x474e495251565243) /* "CRVQRING" */
 #define WIRE_VERSION_MAJOR 1
-#define WIRE_VERSION_MINOR 0
+#define WIRE_VERSION_MINOR 1
 
-/* Feature bits, append-only. None so far: a client that requires one is refused. */
-#define WIRE_FEATURES_KNOWN UINT64_C(0)
+/* Feature bits, append-only. */
+#define WIRE_FEATURE_FILES  UINT64_C(1) /* GET_FILE, FILE and ring_claims */
+#define WIRE_FEATURE_CACHE  UINT64_C(2) /* GET_CACHE, CACHE and ring_cache_use */
+#define WIRE_FEATURES_KNOWN (WIRE_FEATURE_FILES | WIRE_FEATURE_CACHE)
 
 #define WIRE_NAME_BYTES     128u /* with the final NUL; bytes behind it are 0 */
 #define WIRE_TEXT_BYTES     256u
@@ -32,6 +34,11 @@ enum wire_type {
         WIRE_CLOSE_TABLE = 7, /* client; not answered */
         WIRE_WAKE = 8,        /* daemon: look at your completion ring */
         WIRE_ERROR = 9,       /* daemon: why it closes this connection */
+        WIRE_GET_FILE = 10,   /* client, with WIRE_FEATURE_FILES */
+        WIRE_FILE = 11,       /* daemon: the answer, with the table's file, read-only */
+        WIRE_GET_CACHE = 12,  /* client, with WIRE_FEATURE_CACHE */
+        WIRE_CACHE = 13,      /* daemon: the answer, with the memory of decoded rows */
+        WIRE_TYPE_LAST = WIRE_CACHE,
 };
 
 /* Append-only; libcarvq turns them into errno values. */
@@ -44,6 +51,7 @@ enum wire_status {
         WIRE_NO_TABLE = 5,     /* no table of that name is published */
         WIRE_SHUTDOWN = 6,     /* the daemon ends */
         WIRE_INTERNAL = 7,     /* out of memory, say: not the client's fault */
+        WIRE_NO_CACHE = 8,     /* CACHE: the table has none */
 };
 
 struct wire_header {
@@ -121,6 +129,34 @@ struct wire_error {
         char text[WIRE_TEXT_BYTES];
 };
 
+struct wire_get_file {
+        struct wire_header header;
+        uint64_t request;
+        uint64_t table;
+};
+
+struct wire_file {
+        struct wire_header header;
+        uint64_t request;
+        uint32_t status;
+        uint32_t reserved;
+        char text[WIRE_TEXT_BYTES]; /* when status is not WIRE_OK; then no descriptor comes along */
+};
+
+struct wire_get_cache {
+        struct wire_header header;
+        uint64_t request;
+        uint64_t table;
+};
+
+struct wire_cache {
+        struct wire_header header;
+        uint64_t request;
+        uint32_t status;
+        uint32_t n_sets;            /* 0 when status is not WIRE_OK */
+        char text[WIRE_TEXT_BYTES]; /* and then no descriptor comes along */
+};
+
 static_assert(offsetof(struct wire_hello, magic) == offsetof(struct wire_welcome, magic), "");
 static_assert(offsetof(struct wire_hello, version_major) == 16 &&
                       offsetof(struct wire_welcome, version_major) == 16,
@@ -132,6 +168,14 @@ static_assert(sizeof(struct wire_open_table) == 144, "");
 static_assert(sizeof(struct wire_table) == 328, "");
 static_assert(sizeof(struct wire_close_table) == 16, "");
 static_assert(sizeof(struct wire_error) == 272, "");
+static_assert(sizeof(struct wire_get_file) == 24, "");
+static_assert(sizeof(struct wire_file) == 280, "");
+static_assert(sizeof(struct wire_get_cache) == 24, "");
+static_assert(sizeof(struct wire_cache) == 280, "");
+static_assert(offsetof(struct wire_table, request) == 8 &&
+                      offsetof(struct wire_file, request) == 8 &&
+                      offsetof(struct wire_cache, request) == 8,
+              "answers begin alike");
 static_assert(sizeof(struct wire_table) <= WIRE_MESSAGE_BYTES, "");
 
 /*

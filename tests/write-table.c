@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * write-table OUT ROWS DIMS f32|carvq|tiered: a sound table file for test scripts, without the
+ * write-table OUT ROWS DIMS f32|f16|carvq|tiered|adapted: a sound table file for test scripts, without the
  * packer. f32: column c of row r is r + c / 1024, but row 0 starts with NaN, infinity and -0.0.
  * carvq: h = 8, three stages of 16 centroids, random. tiered: h = 16, one, two or four stages of
  * 256 centroids (the first half and the first eighth of the rows have more), and a mean row.
+ * adapted: as carvq, and an adaptor of 16 latents and 512 hidden values.
  */
 #include <math.h>
 #include <stdio.h>
@@ -50,6 +51,16 @@ static struct table_header tiered_header(uint64_t n_rows) {
         };
 }
 
+static struct table_header adapted_header(uint64_t n_rows) {
+        struct table_header h = carvq_header(n_rows);
+
+        h.adaptor_type = TABLE_ADAPTOR_HALF;
+        h.latent_dims = 16;
+        h.latent_bits = 16;
+        h.hidden_dims[0] = 512;
+        return h;
+}
+
 int main(int argc, char **argv) {
         struct table_header h = { .codec = TABLE_CODEC_F32 };
         _cleanup_(freep) uint8_t *file = NULL;
@@ -65,6 +76,10 @@ int main(int argc, char **argv) {
                 h = carvq_header(h.n_rows);
         else if (!strcmp(argv[4], "tiered"))
                 h = tiered_header(h.n_rows);
+        else if (!strcmp(argv[4], "adapted"))
+                h = adapted_header(h.n_rows);
+        else if (!strcmp(argv[4], "f16"))
+                h.codec = TABLE_CODEC_F16;
         else if (strcmp(argv[4], "f32") != 0)
                 return 2;
         h.n_dims = (uint32_t)strtoul(argv[3], NULL, 10);

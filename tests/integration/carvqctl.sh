@@ -83,7 +83,7 @@ start --table "small=$dir/small.carvq"
 # ---- status ----
 expect "status" 0 "carvqd [0-9.]+, pid $daemon, .*serves +1 table to 0 clients" status
 json "status in JSON" "j['pid'] == $daemon and j['n_tables'] == 1 and not j['stopping'] and \
-j['control_path'] == '$CARVQ_CONTROL' and j['spin_ns_max'] == 50000" status
+j['control_path'] == '$CARVQ_CONTROL' and j['spin_ns_max'] == 50000 and j['n_workers'] == 1" status
 json "version of both" 'j["carvqd"] == j["carvqctl"]' version
 
 # ---- load, unload ----

@@ -115,6 +115,10 @@ static pid_t spawn(struct harness *h, const char *const *args) {
                 memcpy(argv + n, sockets, sizeof(sockets));
                 n += (int)ARRAY_SIZE(sockets);
         }
+        if (getenv("CARVQD_WORKERS")) {
+                argv[n++] = "--workers";
+                argv[n++] = getenv("CARVQD_WORKERS");
+        }
         while (args && *args && n < 63)
                 argv[n++] = *args++;
         pid = fork();

@@ -24,7 +24,8 @@ void harness_deinit(struct harness *h);
 /* "FOLDER/NAME", in a static buffer of which there are 8. */
 const char *harness_path(const struct harness *h, const char *name);
 
-/* Starts $CARVQD with its sockets and `args` (ended by NULL) and waits for READY=1. */
+/* Starts $CARVQD with its sockets, $CARVQD_WORKERS workers if that is set, and `args` (ended by
+ * NULL), and waits for READY=1. */
 void harness_start(struct harness *h, const char *const *args);
 /* Starts it and expects it to fail: returns the exit status. */
 int harness_start_fails(struct harness *h, const char *const *args);

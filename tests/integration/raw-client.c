@@ -80,6 +80,19 @@ int raw_receive(struct raw_client *c, uint8_t ret_message[WIRE_MESSAGE_BYTES]) {
         return (int)header.type;
 }
 
+void raw_expect_refusal(struct raw_client *c, enum wire_status status, const char *words) {
+        uint8_t message[WIRE_MESSAGE_BYTES];
+        struct wire_error error;
+
+        assert_int_equal(raw_receive(c, message), WIRE_ERROR);
+        memcpy(&error, message, sizeof(error));
+        if (error.status != status || !strstr(error.text, words))
+                fail_msg("status %u, \"%s\"; expected %d, \"%s\"", error.status, error.text, status,
+                         words);
+        assert_int_equal(raw_receive(c, message), 0);
+        raw_close(c);
+}
+
 struct wire_hello raw_hello(void) {
         return (struct wire_hello){ .header = { WIRE_HELLO, sizeof(struct wire_hello) },
                                     .magic = WIRE_MAGIC,
@@ -106,11 +119,12 @@ int raw_memfd(uint64_t bytes, int seals) {
         return fd;
 }
 
-void raw_handshake(struct raw_client *c, const char *socket_path) {
+void raw_handshake(struct raw_client *c, const char *socket_path, uint64_t features) {
         uint8_t message[WIRE_MESSAGE_BYTES];
         struct wire_hello hello = raw_hello();
         struct wire_ring ring = raw_ring();
 
+        hello.features_offered = features;
         raw_connect(c, socket_path);
         raw_send(c, &hello, sizeof(hello), NULL, 0);
         assert_int_equal(raw_receive(c, message), WIRE_WELCOME);

@@ -26,14 +26,17 @@ void raw_send(struct raw_client *c, const void *message, size_t bytes, const int
  */
 int raw_receive(struct raw_client *c, uint8_t ret_message[WIRE_MESSAGE_BYTES]);
 
+/* The next message is this ERROR, its text has `words`, and the connection ends. Closes. */
+void raw_expect_refusal(struct raw_client *c, enum wire_status status, const char *words);
+
 struct wire_hello raw_hello(void);
 /* Small: 8 and 16 entries, a page of ids, 4 pages of arena. */
 struct wire_ring raw_ring(void);
 /* A memfd of `bytes` with these seals. */
 int raw_memfd(uint64_t bytes, int seals);
 
-/* The whole handshake, done right. */
-void raw_handshake(struct raw_client *c, const char *socket_path);
+/* The whole handshake, done right, with these features offered. */
+void raw_handshake(struct raw_client *c, const char *socket_path, uint64_t features);
 /* Returns the handle. */
 uint64_t raw_open_table(struct raw_client *c, const char *name, struct wire_table *ret_table);
 

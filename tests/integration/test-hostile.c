@@ -78,18 +78,8 @@ static void expect_good_client_served(void) {
         assert_memory_equal(a, b, sizeof(a));
 }
 
-/* An ERROR with this status and words, then the end. */
 static void expect_refusal(struct raw_client *c, enum wire_status status, const char *words) {
-        uint8_t message[WIRE_MESSAGE_BYTES];
-        struct wire_error error;
-
-        assert_int_equal(raw_receive(c, message), WIRE_ERROR);
-        memcpy(&error, message, sizeof(error));
-        if (error.status != status || !strstr(error.text, words))
-                fail_msg("status %u, \"%s\"; expected %d, \"%s\"", error.status, error.text, status,
-                         words);
-        assert_int_equal(raw_receive(c, message), 0);
-        raw_close(c);
+        raw_expect_refusal(c, status, words);
         expect_good_client_served();
 }
 
@@ -110,7 +100,7 @@ static void test_hello(void **state) {
         m.version_major++;
         raw_connect(&c, h.socket_path);
         raw_send(&c, &m, sizeof(m), NULL, 0);
-        expect_refusal(&c, WIRE_VERSION, "protocol version 2.0, expected 1.x");
+        expect_refusal(&c, WIRE_VERSION, "protocol version 2.1, expected 1.x");
 
         m = raw_hello();
         m.features_offered = m.features_required = 4;
@@ -193,11 +183,11 @@ static void test_messages_out_of_order(void **state) {
         raw_send(&c, &hello, sizeof(hello), NULL, 0);
         expect_refusal(&c, WIRE_PROTOCOL, "not allowed in this state");
 
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         raw_send(&c, &hello, sizeof(hello), NULL, 0);
         expect_refusal(&c, WIRE_PROTOCOL, "not allowed in this state");
 
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         raw_send(&c, &close_table, sizeof(close_table), NULL, 0);
         expect_refusal(&c, WIRE_PROTOCOL, "names no open table");
 }
@@ -212,7 +202,7 @@ static void test_guessed_handle(void **state) {
         int type;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         raw_send(&c, &open, sizeof(open), NULL, 0);
         raw_send(&c, &close_table, sizeof(close_table), NULL, 0);
         /* It came too early, a violation, or the answer was faster; never anything worse. */
@@ -282,17 +272,17 @@ static void test_impossible_indices(void **state) {
         struct raw_client c;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         atomic_store(&c.header->sq_tail, 9);
         raw_ring_doorbell(&c);
         expect_refusal(&c, WIRE_PROTOCOL, "sq_tail is 9");
 
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         atomic_store(&c.header->sq_tail, UINT32_MAX);
         raw_ring_doorbell(&c);
         expect_refusal(&c, WIRE_PROTOCOL, "sq_tail");
 
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         atomic_store(&c.header->cq_head, 1);
         raw_ring_doorbell(&c);
         expect_refusal(&c, WIRE_PROTOCOL, "cq_head is 1");
@@ -315,7 +305,7 @@ static void test_descriptors(void **state) {
         uint64_t t, *ids;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         t = raw_open_table(&c, "t", &info);
         assert_int_equal(info.status, WIRE_OK);
         ids = (uint64_t *)(void *)(c.memory + c.layout.ids_offset);
@@ -392,7 +382,7 @@ static void test_closed_handle(void **state) {
         uint64_t first, second;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         first = raw_open_table(&c, "t", &info);
         close_table.table = first;
         raw_send(&c, &close_table, sizeof(close_table), NULL, 0);
@@ -417,7 +407,7 @@ static void test_strides_that_overflow(void **state) {
         uint64_t t;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         t = raw_open_table(&c, "t", &info);
         for (size_t i = 0; i < ARRAY_SIZE(strides); i++) {
                 struct ring_submission s = submission(t);
@@ -438,7 +428,7 @@ static void test_full_completion_ring(void **state) {
         struct ring_submission s;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         s = submission(raw_open_table(&c, "t", &info));
         for (int i = 0; i < 16; i++) {
                 while (atomic_load(&c.header->sq_tail) - atomic_load(&c.header->sq_head) == 8)
@@ -470,7 +460,7 @@ static void test_meddling_with_shared_objects(void **state) {
         struct ring_submission s;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         s = submission(raw_open_table(&c, "t", &info));
         assert_int_equal(fcntl(c.doorbell, F_SETFL, 0), 0);
         assert_int_equal(
@@ -495,7 +485,7 @@ static void test_pieces_come_in_order(void **state) {
         uint32_t next = 0;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         s = submission(raw_open_table(&c, "t", &info));
         s.flags = RING_SUBMISSION_PIECES;
         s.n_ids = 40;
@@ -519,7 +509,7 @@ static void test_session_limit(void **state) {
         (void)state;
         harness_wait_count(&h, "fd", n_fds_at_start); /* earlier sessions have ended */
         for (size_t i = 0; i < ARRAY_SIZE(clients); i++)
-                raw_handshake(&clients[i], h.socket_path);
+                raw_handshake(&clients[i], h.socket_path, 0);
         raw_connect(&one_more, h.socket_path);
         expect_refusal(&one_more, WIRE_LIMIT, "max-sessions");
         for (size_t i = 0; i < ARRAY_SIZE(clients); i++)
@@ -545,7 +535,7 @@ static void test_table_limit(void **state) {
         struct raw_client c;
 
         (void)state;
-        raw_handshake(&c, h.socket_path);
+        raw_handshake(&c, h.socket_path, 0);
         for (uint32_t i = 0; i < WIRE_TABLES_MAX; i++) {
                 raw_open_table(&c, "t", &info);
                 assert_int_equal(info.status, WIRE_OK);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon's side as PROTOCOL.md has it, with the tricks at the places where they belong. */
-#include "fake-daemon.h"
+#include "fake-daemon-impl.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -28,8 +28,7 @@ static uint64_t clock_now(void) {
 
 /* ---- Messages ---- */
 
-static void send_packet(struct fake_daemon *f, const void *message, size_t bytes, int fd,
-                        size_t n_fds) {
+void fake_send(struct fake_daemon *f, const void *message, size_t bytes, int fd, size_t n_fds) {
         union {
                 struct cmsghdr header;
                 uint8_t bytes[CMSG_SPACE(16 * sizeof(int))];
@@ -49,15 +48,15 @@ static void send_packet(struct fake_daemon *f, const void *message, size_t bytes
         sendmsg(f->fd, &msg, MSG_NOSIGNAL);
 }
 
-static void send_error(struct fake_daemon *f, uint32_t status, const char *text) {
+void fake_error(struct fake_daemon *f, uint32_t status, const char *text) {
         struct wire_error m = { .header = { WIRE_ERROR, sizeof(m) }, .status = status };
 
         snprintf(m.text, sizeof(m.text), "%s", text);
-        send_packet(f, &m, sizeof(m), -1, 0);
+        fake_send(f, &m, sizeof(m), -1, 0);
 }
 
 /* Waits; the message's type, 0 at the end. */
-static int receive_packet(struct fake_daemon *f, uint8_t buffer[WIRE_MESSAGE_BYTES], int *ret_fd) {
+int fake_receive(struct fake_daemon *f, uint8_t buffer[WIRE_MESSAGE_BYTES], int *ret_fd) {
         union {
                 struct cmsghdr header;
                 uint8_t bytes[CMSG_SPACE(sizeof(int))];
@@ -79,7 +78,7 @@ static int receive_packet(struct fake_daemon *f, uint8_t buffer[WIRE_MESSAGE_BYT
 }
 
 /* Nothing more comes from here; the client must find a way out by itself. */
-static void be_silent(struct fake_daemon *f) {
+void fake_be_silent(struct fake_daemon *f) {
         uint64_t word;
 
         while (!f->stop)
@@ -88,7 +87,7 @@ static void be_silent(struct fake_daemon *f) {
 
 /* ---- Handshake ---- */
 
-static void send_welcome(struct fake_daemon *f) {
+static void send_welcome(struct fake_daemon *f, uint64_t offered) {
         struct {
                 struct wire_welcome m;
                 uint8_t more[600];
@@ -97,6 +96,7 @@ static void send_welcome(struct fake_daemon *f) {
                         .magic = WIRE_MAGIC,
                         .version_major = WIRE_VERSION_MAJOR,
                         .max_ids = f->max_ids,
+                        .features_accepted = offered & f->features,
                         .epoch = EPOCH,
                         .session = 1,
                         .max_ring_bytes = UINT64_C(1) << 30,
@@ -143,7 +143,7 @@ static void send_welcome(struct fake_daemon *f) {
         default:
                 break;
         }
-        send_packet(f, &w, bytes, f->control_fd, n_fds);
+        fake_send(f, &w, bytes, f->control_fd, n_fds);
 }
 
 static bool greet(struct fake_daemon *f) {
@@ -153,35 +153,35 @@ static bool greet(struct fake_daemon *f) {
         if (f->trick == TRICK_CLOSE_AT_ACCEPT)
                 return false;
         if (f->trick == TRICK_REFUSE_AT_ACCEPT) {
-                send_error(f, WIRE_LIMIT, "4096 sessions are open");
+                fake_error(f, WIRE_LIMIT, "4096 sessions are open");
                 return false;
         }
-        if (receive_packet(f, buffer, &fd) != WIRE_HELLO)
+        if (fake_receive(f, buffer, &fd) != WIRE_HELLO)
                 return false;
         switch (f->trick) {
         case TRICK_SILENT_AT_HELLO:
-                be_silent(f);
+                fake_be_silent(f);
                 return false;
         case TRICK_CLOSE_AT_HELLO:
                 return false;
         case TRICK_REFUSE_VERSION:
-                send_error(f, WIRE_VERSION, "this daemon speaks 2.0");
+                fake_error(f, WIRE_VERSION, "this daemon speaks 2.0");
                 return false;
         case TRICK_REFUSE_INTERNAL:
-                send_error(f, WIRE_INTERNAL, "out of memory");
+                fake_error(f, WIRE_INTERNAL, "out of memory");
                 return false;
         case TRICK_REFUSE_UNKNOWN_STATUS:
-                send_error(f, 1000, "from the future");
+                fake_error(f, 1000, "from the future");
                 return false;
         case TRICK_WAKE_FOR_WELCOME:
-                send_packet(f, &(struct wire_wake){ { WIRE_WAKE, sizeof(struct wire_wake) } },
-                            sizeof(struct wire_wake), -1, 0);
+                fake_send(f, &(struct wire_wake){ { WIRE_WAKE, sizeof(struct wire_wake) } },
+                          sizeof(struct wire_wake), -1, 0);
                 return false;
         case TRICK_EMPTY_FOR_WELCOME:
-                send_packet(f, "", 1, -1, 0);
+                fake_send(f, "", 1, -1, 0);
                 return false;
         default:
-                send_welcome(f);
+                send_welcome(f, ((struct wire_hello *)(void *)buffer)->features_offered);
                 return true;
         }
 }
@@ -201,7 +201,7 @@ static bool take_ring(struct fake_daemon *f) {
         uint8_t buffer[WIRE_MESSAGE_BYTES];
         int pipes[2];
 
-        if (receive_packet(f, buffer, &f->memfd) != WIRE_RING ||
+        if (fake_receive(f, buffer, &f->memfd) != WIRE_RING ||
             !ring_sound(f, (void *)buffer, f->memfd))
                 return false;
         f->memory =
@@ -212,99 +212,26 @@ static bool take_ring(struct fake_daemon *f) {
         f->doorbell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         switch (f->trick) {
         case TRICK_SILENT_AT_RING:
-                be_silent(f);
+                fake_be_silent(f);
                 return false;
         case TRICK_CLOSE_AT_RING:
                 return false;
         case TRICK_REFUSE_RING:
-                send_error(f, WIRE_RING_REFUSED, "seals are missing");
+                fake_error(f, WIRE_RING_REFUSED, "seals are missing");
                 return false;
         case TRICK_READY_WITHOUT_FD:
-                send_packet(f, &ready, sizeof(ready), -1, 0);
+                fake_send(f, &ready, sizeof(ready), -1, 0);
                 return false;
         case TRICK_READY_WITH_PIPE:
                 (void)pipe2(pipes, O_CLOEXEC);
                 close(pipes[0]);
-                send_packet(f, &ready, sizeof(ready), pipes[1], 1);
+                fake_send(f, &ready, sizeof(ready), pipes[1], 1);
                 close(pipes[1]);
                 return false;
         default:
-                send_packet(f, &ready, sizeof(ready), f->doorbell_fd, 1);
+                fake_send(f, &ready, sizeof(ready), f->doorbell_fd, 1);
                 return true;
         }
-}
-
-/* ---- Tables ---- */
-
-static bool open_table(struct fake_daemon *f, const struct wire_open_table *open) {
-        const struct table_header *h = &f->file.table.contents.header;
-        struct wire_table m = { .header = { WIRE_TABLE, sizeof(m) },
-                                .request = open->request,
-                                .codec = h->codec,
-                                .table = 100 + f->n_opened,
-                                .n_rows = h->n_rows,
-                                .n_dims = h->n_dims,
-                                .record_bytes = h->record_bytes,
-                                .file_bytes = h->file_bytes,
-                                .generation = 5 };
-        uint64_t word;
-
-        if (strcmp(open->name, "t") != 0) {
-                m.status = WIRE_NO_TABLE;
-                strcpy(m.text, "no such table is published");
-        }
-        switch (f->trick) {
-        case TRICK_SILENT_AT_OPEN:
-                /* The answer comes after all, but the client has given up by then. */
-                while (f->hold && !f->stop)
-                        (void)read(f->control_fd, &word, sizeof(word));
-                break;
-        case TRICK_CLOSE_AT_OPEN:
-                return false;
-        case TRICK_ERROR_AT_OPEN:
-                send_error(f, WIRE_SHUTDOWN, "the daemon ends");
-                return false;
-        case TRICK_TABLE_LIMIT:
-                m.status = WIRE_LIMIT;
-                strcpy(m.text, "256 tables are open");
-                break;
-        case TRICK_TABLE_INTERNAL:
-                m.status = WIRE_INTERNAL;
-                break;
-        case TRICK_TABLE_NO_ROWS:
-                m.n_rows = 0;
-                break;
-        case TRICK_TABLE_DIMS:
-                m.n_dims = TABLE_DIMS_MAX + 1;
-                break;
-        case TRICK_TABLE_REQUEST:
-                m.request += 1000;
-                break;
-        case TRICK_TABLE_TEXT:
-                m.status = WIRE_NO_TABLE;
-                strcpy(m.text, "a\033[2Jb\nc");
-                break;
-        case TRICK_CLIENT_MESSAGE_AT_OPEN:
-                send_packet(f, &(struct wire_close_table){ { WIRE_CLOSE_TABLE, 16 }, 1 }, 16, -1,
-                            0);
-                return true;
-        default:
-                break;
-        }
-        f->n_opened += m.status == WIRE_OK;
-        send_packet(f, &m, sizeof(m), -1, 0);
-        return true;
-}
-
-static bool on_message(struct fake_daemon *f) {
-        uint8_t buffer[WIRE_MESSAGE_BYTES];
-        int fd, type = receive_packet(f, buffer, &fd);
-
-        if (type == WIRE_OPEN_TABLE)
-                return open_table(f, (void *)buffer);
-        if (type == WIRE_CLOSE_TABLE)
-                f->n_closed++;
-        return type == WIRE_CLOSE_TABLE;
 }
 
 /* ---- The rings ---- */
@@ -414,17 +341,17 @@ static bool misbehave(struct fake_daemon *f) {
         switch (f->trick) {
         case TRICK_STOPPED_AT_SUBMIT:
                 atomic_store(&f->header->heartbeat_ns, clock_now() - UINT64_C(9000000000));
-                be_silent(f);
+                fake_be_silent(f);
                 return true;
         case TRICK_SILENT_AT_SUBMIT:
-                be_silent(f);
+                fake_be_silent(f);
                 return true;
         case TRICK_ERROR_AT_SUBMIT:
-                send_error(f, WIRE_SHUTDOWN, "the daemon ends");
+                fake_error(f, WIRE_SHUTDOWN, "the daemon ends");
                 return true;
         case TRICK_GARBAGE_AT_SUBMIT:
-                send_packet(f, "garbage", 7, -1, 0);
-                be_silent(f);
+                fake_send(f, "garbage", 7, -1, 0);
+                fake_be_silent(f);
                 return true;
         case TRICK_FLOOD_AT_SUBMIT:
                 while (!f->stop)
@@ -432,11 +359,11 @@ static bool misbehave(struct fake_daemon *f) {
                 return true;
         case TRICK_CQ_TAIL_AHEAD:
                 publish(f, f->layout.geometry.cq_entries + 1);
-                be_silent(f);
+                fake_be_silent(f);
                 return true;
         case TRICK_CQ_TAIL_BACK:
                 publish(f, (uint32_t)-1);
-                be_silent(f);
+                fake_be_silent(f);
                 return true;
         case TRICK_SQ_HEAD_AHEAD:
                 atomic_store(&f->header->sq_head, f->sq_head + 5);
@@ -497,7 +424,7 @@ static void ready(struct fake_daemon *f) {
                         f->n_doorbells++;
                 if (event.data.fd == f->control_fd)
                         (void)read(f->control_fd, &word, sizeof(word));
-                if (event.data.fd == f->fd && event.events && !on_message(f))
+                if (event.data.fd == f->fd && event.events && !fake_on_message(f))
                         return;
                 while (has_work(f))
                         if (!serve(f))
@@ -523,15 +450,18 @@ static void *run(void *userdata) {
 void fake_daemon_start(struct fake_daemon *f, const char *dir, const char *table_path,
                        enum trick trick) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
-        int fd;
 
         *f = (struct fake_daemon){
-                .trick = trick, .max_ids = RING_IDS_MAX, .fd = -1, .memfd = -1, .doorbell_fd = -1
+                .trick = trick,
+                .max_ids = RING_IDS_MAX,
+                .features = WIRE_FEATURES_KNOWN,
+                .fd = -1,
+                .memfd = -1,
+                .doorbell_fd = -1,
         };
-        fd = open(table_path, O_RDONLY | O_CLOEXEC);
-        assert_true(fd >= 0);
-        assert_int_equal(codec_file_map(fd, &f->file, NULL), 0);
-        close(fd);
+        f->file_fd = open(table_path, O_RDONLY | O_CLOEXEC);
+        assert_true(f->file_fd >= 0);
+        assert_int_equal(codec_file_map(f->file_fd, &f->file, NULL), 0);
         snprintf(f->path, sizeof(f->path), "%s/socket", dir);
         memcpy(address.sun_path, f->path, sizeof(f->path));
         unlink(f->path);
@@ -558,6 +488,7 @@ void fake_daemon_stop(struct fake_daemon *f) {
         pthread_join(f->thread, NULL);
         close(f->listen_fd);
         close(f->control_fd);
+        close(f->file_fd);
         codec_file_unmap(&f->file);
         unlink(f->path);
 }

@@ -10,7 +10,10 @@
 #include <stdatomic.h>
 
 #include "lib/codec/codec.h"
+#include "proto/cache.h"
 #include "proto/wire.h"
+
+#define FAKE_CACHE_SETS 128u
 
 enum trick {
         TRICK_NONE,
@@ -51,6 +54,36 @@ enum trick {
         TRICK_TABLE_REQUEST,          /* answers what was never asked */
         TRICK_TABLE_TEXT,             /* control characters in the reason */
         TRICK_CLIENT_MESSAGE_AT_OPEN, /* a message that is the client's to send */
+        /* GET_FILE. */
+        TRICK_SILENT_AT_FILE,
+        TRICK_FILE_REFUSED,
+        TRICK_FILE_REFUSED_WITH_FD,
+        TRICK_FILE_WITHOUT_FD,
+        TRICK_FILE_WITH_FDS,
+        TRICK_FILE_REQUEST,
+        TRICK_FILE_IS_PIPE,
+        TRICK_FILE_IS_SOCKET,
+        TRICK_FILE_IS_FOLDER,
+        TRICK_FILE_IS_ZERO,
+        TRICK_FILE_IS_PATH,
+        TRICK_FILE_EMPTY,
+        TRICK_FILE_SHORT,
+        TRICK_FILE_GARBAGE,
+        TRICK_FILE_OTHER,   /* a table of another shape */
+        TRICK_FILE_CHANGES, /* `copy_fd` is what the client maps, for the test to write to */
+        /* GET_CACHE. */
+        TRICK_SILENT_AT_CACHE,
+        TRICK_CACHE_REFUSED_WITH_FD,
+        TRICK_CACHE_WITHOUT_FD,
+        TRICK_CACHE_REQUEST,
+        TRICK_CACHE_IS_PIPE,
+        TRICK_CACHE_IS_FILE,
+        TRICK_CACHE_CAN_SHRINK, /* the seal is missing */
+        TRICK_CACHE_SHORT,
+        TRICK_CACHE_LONG,
+        TRICK_CACHE_NO_SETS,
+        TRICK_CACHE_MANY_SETS,
+        TRICK_CACHE_LIES, /* `copy_fd` is the memory, for the test to write to */
         /* The rings. */
         TRICK_SILENT_AT_SUBMIT,
         TRICK_STOPPED_AT_SUBMIT, /* silent, and its heartbeat is old */
@@ -80,6 +113,8 @@ struct fake_daemon {
         enum trick trick;
         struct codec_file file; /* published as "t" */
         uint32_t max_ids;
+        uint64_t features; /* that it has */
+        int file_fd, copy_fd;
 
         _Atomic bool stop;
         _Atomic bool hold; /* takes nothing from the submission ring while set */

@@ -8,12 +8,15 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <cmocka.h>
 
 #include "carvq.h"
 #include "fake-daemon.h"
+#include "random.h"
 #include "tests/make-table.h"
 
 #define N_ROWS 100u
@@ -23,7 +26,7 @@
 #define TIMEOUT_SHORT_NS UINT64_C(60000000)
 #define TIMEOUT_LONG_NS  UINT64_C(20000000000)
 
-enum step { CONNECT, OPEN, LOOKUP };
+enum step { CONNECT, OPEN, OPEN_DIRECT, LOOKUP };
 
 struct expectation {
         const char *name;
@@ -73,6 +76,34 @@ static const struct expectation expectations[] = {
         { TRICK(TABLE_TEXT), OPEN, -ENOENT, "a?[2Jb?c" },
         { TRICK(CLIENT_MESSAGE_AT_OPEN), OPEN, -ECONNRESET, "out of place" },
 
+        { TRICK(SILENT_AT_CACHE), OPEN, -ETIMEDOUT, "does not answer" },
+        { TRICK(CACHE_REFUSED_WITH_FD), OPEN, -ECONNRESET, "CACHE with 1 descriptors" },
+        { TRICK(CACHE_WITHOUT_FD), OPEN, -ECONNRESET, "CACHE with 0 descriptors" },
+        { TRICK(CACHE_REQUEST), OPEN, -ECONNRESET, "out of place" },
+        { TRICK(CACHE_IS_PIPE), OPEN, -ECONNRESET, "not memory that cannot shrink" },
+        { TRICK(CACHE_IS_FILE), OPEN, -ECONNRESET, "not memory that cannot shrink" },
+        { TRICK(CACHE_CAN_SHRINK), OPEN, -ECONNRESET, "not memory that cannot shrink" },
+        { TRICK(CACHE_SHORT), OPEN, -ECONNRESET, "the cache has " },
+        { TRICK(CACHE_LONG), OPEN, -ECONNRESET, "the cache has " },
+        { TRICK(CACHE_NO_SETS), OPEN, -ECONNRESET, "a cache of 0 sets" },
+        { TRICK(CACHE_MANY_SETS), OPEN, -ECONNRESET, "a cache of 4294967295 sets" },
+
+        { TRICK(SILENT_AT_FILE), OPEN_DIRECT, -ETIMEDOUT, "does not answer" },
+        { TRICK(FILE_REFUSED), OPEN_DIRECT, -ENOENT, "table t: table t was retired" },
+        { TRICK(FILE_REFUSED_WITH_FD), OPEN_DIRECT, -ECONNRESET, "FILE with 1 descriptors" },
+        { TRICK(FILE_WITHOUT_FD), OPEN_DIRECT, -ECONNRESET, "FILE with 0 descriptors" },
+        { TRICK(FILE_WITH_FDS), OPEN_DIRECT, -ECONNRESET, "FILE with 2 descriptors" },
+        { TRICK(FILE_REQUEST), OPEN_DIRECT, -ECONNRESET, "out of place" },
+        { TRICK(FILE_IS_PIPE), OPEN_DIRECT, -EBADMSG, "not a regular file" },
+        { TRICK(FILE_IS_SOCKET), OPEN_DIRECT, -EBADMSG, "not a regular file" },
+        { TRICK(FILE_IS_FOLDER), OPEN_DIRECT, -EBADMSG, "not a regular file" },
+        { TRICK(FILE_IS_ZERO), OPEN_DIRECT, -EBADMSG, "not a regular file" },
+        { TRICK(FILE_IS_PATH), OPEN_DIRECT, -EBADMSG, "not a regular file" },
+        { TRICK(FILE_EMPTY), OPEN_DIRECT, -EBADMSG, "" },
+        { TRICK(FILE_SHORT), OPEN_DIRECT, -EBADMSG, "" },
+        { TRICK(FILE_GARBAGE), OPEN_DIRECT, -EBADMSG, "" },
+        { TRICK(FILE_OTHER), OPEN_DIRECT, -ECONNRESET, "a file of 3 x 2, expected the table of" },
+
         { TRICK(SILENT_AT_SUBMIT), LOOKUP, -ETIMEDOUT, "no completion" },
         { TRICK(STOPPED_AT_SUBMIT), LOOKUP, -ETIMEDOUT, "has not moved for 9." },
         { TRICK(CLOSE_AT_SUBMIT), LOOKUP, -ECONNRESET, "closed the connection" },
@@ -93,7 +124,7 @@ static const struct expectation expectations[] = {
         { TRICK(STATUS_NO_MEMORY), LOOKUP, -ENOMEM, "no memory" },
 };
 
-static char dir[64], path[96];
+static char dir[64], path[96], tiered_path[96];
 
 static int setup(void **state) {
         (void)state;
@@ -104,12 +135,31 @@ static int setup(void **state) {
                         &(struct table_header){
                                 .codec = TABLE_CODEC_F32, .n_rows = N_ROWS, .n_dims = N_DIMS },
                         99);
+        snprintf(tiered_path, sizeof(tiered_path), "%s/tiered.carvq", dir);
+        make_table_file(tiered_path,
+                        &(struct table_header){ .codec = TABLE_CODEC_CARVQ,
+                                                .n_rows = N_ROWS,
+                                                .n_dims = N_DIMS,
+                                                .n_stages = 4,
+                                                .codebook_bits = 7,
+                                                .subvector_dims = 8,
+                                                .group_cols = 65536,
+                                                .group_rows = N_ROWS,
+                                                .row_scale = 1,
+                                                .n_tiers = 3,
+                                                .tier_stages = { 0, 2, 4 },
+                                                .tier_rows = { 60, 9 },
+                                                .adaptor_type = TABLE_ADAPTOR_INT8,
+                                                .latent_dims = 5,
+                                                .latent_bits = 8 },
+                        98);
         return 0;
 }
 
 static int teardown(void **state) {
         (void)state;
         unlink(path);
+        unlink(tiered_path);
         return rmdir(dir);
 }
 
@@ -150,6 +200,7 @@ static void test_trick(void **state) {
                 .size = sizeof(o),
                 .timeout_ns = e->error == -ETIMEDOUT ? TIMEOUT_SHORT_NS : TIMEOUT_LONG_NS,
         };
+        struct carvq_table_options table_options = { .size = sizeof(table_options) };
         char message[CARVQ_MESSAGE_BYTES] = "";
         carvq_client *client = NULL;
         carvq_table *table = NULL;
@@ -163,8 +214,9 @@ static void test_trick(void **state) {
         o.socket_path = fake.path;
         r = carvq_connect(&o, &client, message);
         if (r == 0) {
-                step = OPEN;
-                r = carvq_table_open(client, "t", &table);
+                step = e->step == OPEN_DIRECT ? OPEN_DIRECT : OPEN;
+                table_options.mode = step == OPEN_DIRECT ? CARVQ_MODE_DIRECT : CARVQ_MODE_RING;
+                r = carvq_table_open_with(client, "t", &table_options, &table);
         }
         if (r == 0) {
                 step = LOOKUP;
@@ -245,6 +297,82 @@ static void test_last_completion(void **state) {
         fake_daemon_stop(&fake);
 }
 
+/* An older daemon, and one that writes into the file after it has been checked. */
+static void test_files(void **state) {
+        struct carvq_connect_options o = { .size = sizeof(o) };
+        struct carvq_table_options direct = { .size = sizeof(direct), .mode = CARVQ_MODE_DIRECT };
+        struct fake_daemon fake;
+        carvq_client *client;
+        carvq_table *table;
+        uint32_t seed = 3;
+
+        (void)state;
+        fake_daemon_start(&fake, dir, path, TRICK_NONE);
+        fake.features = 0;
+        o.socket_path = fake.path;
+        assert_int_equal(carvq_connect(&o, &client, NULL), 0);
+        assert_int_equal(carvq_table_open_with(client, "t", &direct, &table), -EOPNOTSUPP);
+        assert_int_equal(carvq_table_open(client, "t", &table), 0);
+        assert_int_equal(look_up(table), 0);
+        assert_int_equal(fake.n_opened - fake.n_closed, 1);
+        carvq_client_free(client);
+        fake_daemon_stop(&fake);
+
+        fake_daemon_start(&fake, dir, tiered_path, TRICK_FILE_CHANGES);
+        assert_int_equal(carvq_connect(&o, &client, NULL), 0);
+        assert_int_equal(carvq_table_open_with(client, "t", &direct, &table), 0);
+        for (int i = 0; i < 300; i++) {
+                for (uint64_t at = 0; at + 4 <= fake.file.map_bytes; at += 4) {
+                        uint32_t word = test_random(&seed);
+
+                        assert_int_equal(pwrite(fake.copy_fd, &word, 4, (off_t)at), 4);
+                }
+                for (int k = 0; k < 20; k++)
+                        assert_int_equal(look_up(table), 0); /* some rows, and no crash */
+        }
+        carvq_client_free(client);
+        fake_daemon_stop(&fake);
+}
+
+/* Memory that says anything, and something else a moment later: rows are wrong then, and that is
+ * all. */
+static void test_lying_cache(void **state) {
+        struct carvq_connect_options o = { .size = sizeof(o) };
+        struct fake_daemon fake;
+        struct stat st;
+        carvq_client *client;
+        carvq_table *table;
+        uint64_t *memory;
+        uint32_t seed = 7;
+
+        (void)state;
+        fake_daemon_start(&fake, dir, path, TRICK_CACHE_LIES);
+        o.socket_path = fake.path;
+        assert_int_equal(carvq_connect(&o, &client, NULL), 0);
+        assert_int_equal(carvq_table_open(client, "t", &table), 0);
+        assert_int_equal(look_up(table), 0); /* misses */
+        assert_int_equal(fstat(fake.copy_fd, &st), 0);
+        memory =
+                mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fake.copy_fd, 0);
+        for (int i = 0; i < 2000; i++) {
+                /* Half of the words look like rows that are asked for, the others like anything. */
+                for (size_t k = 0; k < FAKE_CACHE_SETS * CACHE_WAYS; k++) {
+                        uint64_t r = (uint64_t)test_random(&seed) << 32 | test_random(&seed);
+
+                        memory[k] = r % 2 ? r : (5 + r / 2 % 3) << CACHE_SEQUENCE_BITS | 2;
+                }
+                assert_int_equal(look_up(table), 0);
+                for (int k = 0; k < 50; k++)
+                        memory[test_random(&seed) % ((uint64_t)st.st_size / 8)] =
+                                test_random(&seed) * UINT64_C(0x100000001);
+                assert_int_equal(look_up(table), 0);
+        }
+        munmap(memory, (size_t)st.st_size);
+        close(fake.copy_fd);
+        carvq_client_free(client);
+        fake_daemon_stop(&fake);
+}
+
 /* Polling alone, with no call that waits, finds out about a death. */
 static void test_polling(void **state) {
         struct carvq_connect_options o = { .size = sizeof(o) };
@@ -272,7 +400,7 @@ static void test_polling(void **state) {
 }
 
 int main(void) {
-        struct CMUnitTest tests[ARRAY_SIZE(expectations) + 3] = { 0 };
+        struct CMUnitTest tests[ARRAY_SIZE(expectations) + 5] = { 0 };
         size_t n = 0;
 
         for (; n < ARRAY_SIZE(expectations); n++)
@@ -281,6 +409,8 @@ int main(void) {
                                                 .initial_state = (void *)&expectations[n] };
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_second_call);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_last_completion);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_files);
+        tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_lying_cache);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_polling);
         return cmocka_run_group_tests_name("bad-daemon", tests, setup, teardown);
 }

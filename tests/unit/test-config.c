@@ -58,6 +58,8 @@ static void test_defaults(void **state) {
         assert_string_equal(said, "");
         assert_int_equal(config.log_level, LOG_LEVEL_INFO);
         assert_int_equal(config.spin_ns_max, 50000);
+        assert_int_equal(config.n_workers, 1);
+        assert_int_equal(config.cache_bytes, CONFIG_CACHE_AUTO);
         assert_int_equal(config.max_sessions, 1024);
         assert_int_equal(config.max_ring_bytes, UINT64_C(4) << 30);
         assert_null(config.tables_dir);
@@ -123,8 +125,15 @@ static const char file_text[] = "# comment\n"
                                 "tables-dir = /a/tables\n"
                                 "cpu-mask = scalar\n"
                                 "spin-us = 0\n"
+                                "workers = 2\n"
                                 "max-sessions = 3\n"
                                 "max-ring-bytes = 64M\n"
+                                "cache-bytes = 3M\n"
+                                "\n"
+                                "[caches]\n"
+                                "one = 0\n"
+                                "two.x = auto\n"
+                                "one = 5K\n"
                                 "\n"
                                 "[tables]\n"
                                 "one = /a/one.carvq\n"
@@ -143,8 +152,12 @@ static void test_file(void **state) {
         assert_int_equal(config.cpu_mask, 0);
         assert_int_equal(config.log_level, LOG_LEVEL_WARNING);
         assert_int_equal(config.spin_ns_max, 0);
+        assert_int_equal(config.n_workers, 2);
         assert_int_equal(config.max_sessions, 3);
         assert_int_equal(config.max_ring_bytes, 64 << 20);
+        assert_int_equal(config_cache_bytes(&config, "one"), 5 << 10); /* the later one */
+        assert_int_equal(config_cache_bytes(&config, "two.x"), CONFIG_CACHE_AUTO);
+        assert_int_equal(config_cache_bytes(&config, "three"), 3 << 20);
         assert_string_equal(table_named(&config, "one")->path, "/a/one.carvq");
         assert_string_equal(table_named(&config, "two.x")->path, "/a/with space=and sign.carvq");
 }
@@ -225,6 +238,11 @@ static void test_bad_files(void **state) {
         static const struct {
                 const char *text, *said;
         } bad[] = {
+                { "[carvqd]\ncache-bytes = much\n", ":2: cache-bytes is 'much', expected auto or" },
+                { "[caches]\na = -1\n", ":2: a is '-1', expected auto or a number from 0 to" },
+                { "[caches]\na/b = 1\n", ":2: a/b names a table 'a/b', expected" },
+                { "[carvqd]\nworkers = 0\n",
+                  ":2: workers is '0', expected a number from 1 to 256" },
                 { "[carvqd]\n\nspin-us = x\n", ":3: spin-us is 'x', expected a number" },
                 { "[carvqd]\nspin-us = x\nlog-level = y\n", ":3: log-level is 'y', expected" },
                 { "[tables]\na/b = /x\n", ":2: a/b names a table 'a/b', expected" },
@@ -329,6 +347,8 @@ static void test_sample_shows_the_defaults(void **state) {
         assert_int_equal(sample.cpu_mask, defaults.cpu_mask);
         assert_int_equal(sample.log_level, defaults.log_level);
         assert_int_equal(sample.spin_ns_max, defaults.spin_ns_max);
+        assert_int_equal(sample.n_workers, defaults.n_workers);
+        assert_int_equal(sample.cache_bytes, defaults.cache_bytes);
         assert_int_equal(sample.max_sessions, defaults.max_sessions);
         assert_int_equal(sample.max_ring_bytes, defaults.max_ring_bytes);
 }

@@ -21,6 +21,10 @@ static const struct {
         [WIRE_CLOSE_TABLE] = { "CLOSE_TABLE", 16, 0, 0, 0, 0 },
         [WIRE_WAKE] = { "WAKE", 8, 0, 0, 0, 0 },
         [WIRE_ERROR] = { "ERROR", 272, 0, 16, 256, 12 },
+        [WIRE_GET_FILE] = { "GET_FILE", 24, 0, 0, 0, 0 },
+        [WIRE_FILE] = { "FILE", 280, 1, 24, 256, 20 },
+        [WIRE_GET_CACHE] = { "GET_CACHE", 24, 0, 0, 0, 0 },
+        [WIRE_CACHE] = { "CACHE", 280, 1, 24, 256, 0 },
 };
 
 static void make(uint8_t buffer[WIRE_MESSAGE_BYTES], uint32_t type) {
@@ -44,7 +48,7 @@ static void test_good(void **state) {
         uint8_t buffer[WIRE_MESSAGE_BYTES];
 
         (void)state;
-        for (uint32_t type = WIRE_HELLO; type <= WIRE_ERROR; type++) {
+        for (uint32_t type = WIRE_HELLO; type <= WIRE_TYPE_LAST; type++) {
                 make(buffer, type);
                 assert_int_equal(wire_check(buffer, kinds[type].bytes, kinds[type].n_fds, NULL),
                                  type);
@@ -55,7 +59,7 @@ static void test_sizes(void **state) {
         uint8_t buffer[WIRE_MESSAGE_BYTES];
 
         (void)state;
-        for (uint32_t type = WIRE_HELLO; type <= WIRE_ERROR; type++)
+        for (uint32_t type = WIRE_HELLO; type <= WIRE_TYPE_LAST; type++)
                 for (size_t bytes = 0; bytes <= WIRE_MESSAGE_BYTES; bytes++) {
                         if (bytes == kinds[type].bytes)
                                 continue;
@@ -72,7 +76,7 @@ static void test_sizes(void **state) {
 }
 
 static void test_types(void **state) {
-        const uint32_t types[] = { 0, WIRE_ERROR + 1, 1000, UINT32_MAX };
+        const uint32_t types[] = { 0, WIRE_TYPE_LAST + 1, 1000, UINT32_MAX };
         uint8_t buffer[WIRE_MESSAGE_BYTES];
 
         (void)state;
@@ -87,7 +91,7 @@ static void test_descriptors(void **state) {
         uint8_t buffer[WIRE_MESSAGE_BYTES];
 
         (void)state;
-        for (uint32_t type = WIRE_HELLO; type <= WIRE_ERROR; type++)
+        for (uint32_t type = WIRE_HELLO; type <= WIRE_TYPE_LAST; type++)
                 for (size_t n = 0; n < 4; n++) {
                         if (n == kinds[type].n_fds)
                                 continue;
@@ -96,11 +100,22 @@ static void test_descriptors(void **state) {
                 }
 }
 
+/* A refusal brings no descriptor. */
+static void test_refusals(void **state) {
+        uint8_t buffer[WIRE_MESSAGE_BYTES];
+
+        (void)state;
+        make(buffer, WIRE_FILE);
+        memcpy(buffer + 16, &(uint32_t){ WIRE_NO_TABLE }, 4);
+        assert_int_equal(wire_check(buffer, 280, 0, NULL), WIRE_FILE);
+        refuse(buffer, 280, 1, "FILE with 1 descriptors, expected 0");
+}
+
 static void test_reserved(void **state) {
         uint8_t buffer[WIRE_MESSAGE_BYTES];
 
         (void)state;
-        for (uint32_t type = WIRE_HELLO; type <= WIRE_ERROR; type++)
+        for (uint32_t type = WIRE_HELLO; type <= WIRE_TYPE_LAST; type++)
                 for (size_t i = 0; kinds[type].reserved_offset && i < 4; i++) {
                         make(buffer, type);
                         buffer[kinds[type].reserved_offset + i] = 1;
@@ -112,18 +127,19 @@ static void test_texts(void **state) {
         uint8_t buffer[WIRE_MESSAGE_BYTES];
 
         (void)state;
-        for (uint32_t type = WIRE_HELLO; type <= WIRE_ERROR; type++) {
+        for (uint32_t type = WIRE_HELLO; type <= WIRE_TYPE_LAST; type++) {
                 uint8_t *text = buffer + kinds[type].text_offset;
 
                 if (!kinds[type].text_offset)
                         continue;
                 make(buffer, type);
                 memset(text, 'a', kinds[type].text_bytes); /* not terminated */
-                refuse(buffer, kinds[type].bytes, 0, "not padded");
+                refuse(buffer, kinds[type].bytes, kinds[type].n_fds, "not padded");
                 text[kinds[type].text_bytes - 1] = '\0'; /* as long as can be */
-                assert_int_equal(wire_check(buffer, kinds[type].bytes, 0, NULL), type);
+                assert_int_equal(wire_check(buffer, kinds[type].bytes, kinds[type].n_fds, NULL),
+                                 type);
                 text[3] = '\0'; /* stray bytes behind the end */
-                refuse(buffer, kinds[type].bytes, 0, "not padded");
+                refuse(buffer, kinds[type].bytes, kinds[type].n_fds, "not padded");
         }
 }
 
@@ -174,8 +190,9 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_good),     cmocka_unit_test(test_sizes),
                 cmocka_unit_test(test_types),    cmocka_unit_test(test_descriptors),
-                cmocka_unit_test(test_reserved), cmocka_unit_test(test_texts),
-                cmocka_unit_test(test_version),  cmocka_unit_test(test_names),
+                cmocka_unit_test(test_refusals), cmocka_unit_test(test_reserved),
+                cmocka_unit_test(test_texts),    cmocka_unit_test(test_version),
+                cmocka_unit_test(test_names),
         };
 
         return cmocka_run_group_tests_name("wire", tests, NULL, NULL);

@@ -125,6 +125,19 @@ static void print_stats(const json_t *s, const json_t *table) {
         grid_deinit(&grid);
 }
 
+static void print_cache(const json_t *cache) {
+        if (!json_is_object(cache))
+                return;
+        printf("  cache     %s rows in %s; %s hits (claimed), %s misses, %s put in,\n"
+               "            %s thrown out (counted)\n",
+               format_count(field_number(cache, "n_slots")).text,
+               bytes_at(cache, "cache_bytes").text,
+               format_count(field_number(cache, "claimed.n_hits")).text,
+               format_count(field_number(cache, "counted.n_misses")).text,
+               format_count(field_number(cache, "counted.n_insertions")).text,
+               format_count(field_number(cache, "counted.n_evictions")).text);
+}
+
 static void print_table(const json_t *item) {
         const json_t *t = field(item, "table");
         const char *no_pss = field_text(t, "measured.unavailable");
@@ -135,8 +148,19 @@ static void print_table(const json_t *item) {
                field_real(t, "counted.bits_per_parameter"), field_number(t, "generation"),
                field_true(t, "is_published") ? "" : " (old)");
         print_stats(field(item, "stats"), t);
+        print_cache(field(item, "cache"));
         if (*no_pss)
                 printf("  memory is unknown: %s\n", no_pss);
+}
+
+static void print_claims(const json_t *claimed) {
+        uint64_t lookups = field_number(claimed, "n_lookups");
+        uint64_t rows = field_number(claimed, "n_rows");
+
+        if (lookups)
+                printf("  direct    %s lookup%s, %s row%s, %s of table read (claimed)\n",
+                       format_count(lookups).text, plural(lookups), format_count(rows).text,
+                       plural(rows), bytes_at(claimed, "table_read_bytes").text);
 }
 
 static void print_client(const json_t *item) {
@@ -147,6 +171,7 @@ static void print_client(const json_t *item) {
                field_number(c, "session"), *name ? name : "unnamed", field_number(c, "pid"),
                format_seconds(field_number(c, "connected_seconds")).text);
         print_stats(field(item, "stats"), NULL);
+        print_claims(field(item, "claimed"));
 }
 
 static void print_all(const json_t *list, void (*print)(const json_t *item), bool *any) {

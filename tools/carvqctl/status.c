@@ -38,6 +38,7 @@ static void print_status(const json_t *s) {
         printf("  limits    %s clients, %s of shared memory each\n",
                format_count(field_number(s, "max_sessions")).text,
                format_bytes(field_number(s, "max_ring_bytes")).text);
+        printf("  workers   %s\n", format_count(field_number(s, "n_workers")).text);
         printf("  spins     up to %s before it sleeps\n",
                format_ns(field_number(s, "spin_ns_max")).text);
         printf("  epoch     %s\n", field_text(s, "epoch"));

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "job.h"
+
+#include <string.h>
+
+/* A client's clock reading older than this is not believed. */
+#define LATENCY_NS_MAX UINT64_C(600000000000)
+
+static_assert((int)CODEC_TYPE_BF16 == (int)RING_TYPE_BF16 &&
+                      (int)CODEC_POOLING_MEAN == (int)RING_POOLING_MEAN &&
+                      (int)CODEC_OUT_OF_RANGE_ZERO == (int)RING_OUT_OF_RANGE_ZERO,
+              "ring and codec use the same values");
+
+struct job *job_new(struct job_pool *pool) {
+        struct job *job = SLIST_FIRST(&pool->jobs);
+
+        if (!job)
+                return calloc(1, sizeof(*job));
+        SLIST_REMOVE_HEAD(&pool->jobs, link);
+        return job;
+}
+
+/* The last one freed is the next one used: its buffers are in the cache. */
+struct job *job_free(struct job_pool *pool, struct job *job) {
+        if (job)
+                SLIST_INSERT_HEAD(&pool->jobs, job, link);
+        return NULL;
+}
+
+void job_pool_deinit(struct job_pool *pool) {
+        struct job *job;
+
+        while ((job = SLIST_FIRST(&pool->jobs))) {
+                SLIST_REMOVE_HEAD(&pool->jobs, link);
+                free(job->words);
+                free(job->piece.bag.values);
+                free(job);
+        }
+}
+
+/* Grows a buffer without keeping its content. */
+static int reserve(void *pointer, size_t *size, size_t n, size_t item_bytes) {
+        void **buffer = pointer;
+
+        if (n <= *size)
+                return 0;
+        free(*buffer);
+        *buffer = malloc(n * item_bytes);
+        *size = *buffer ? n : 0;
+        return *buffer ? 0 : -ENOMEM;
+}
+
+static enum ring_status copy_and_check(struct job *job, const struct ring_server *ring,
+                                       const struct ring_submission *s) {
+        const struct table_header *header;
+        uint32_t n_cols;
+
+        if (!job->table)
+                return RING_STATUS_NO_TABLE;
+        if (atomic_load_explicit(&job->table->failed, memory_order_relaxed))
+                return RING_STATUS_RETIRED;
+        header = &job->table->file.table.contents.header;
+        if (ring_submission_check(s, &ring->layout, header->n_dims, &job->n_rows, &n_cols, NULL) <
+            0)
+                return RING_STATUS_INVALID;
+        if (reserve(&job->words, &job->words_size, (size_t)s->n_ids + s->n_bags, sizeof(uint64_t)) <
+                    0 ||
+            (s->pooling &&
+             reserve(&job->piece.bag.values, &job->bag_size, n_cols, sizeof(float)) < 0))
+                return RING_STATUS_NO_MEMORY;
+        memcpy(job->words, ring->ids + s->ids_offset, s->n_ids * sizeof(uint64_t));
+        memcpy(job->words + s->n_ids, ring->ids + s->bags_offset, s->n_bags * sizeof(uint64_t));
+
+        job->n_ids_left = (uint64_t)s->n_ids + s->n_bags;
+        job->request = (struct codec_request){
+                .ids = job->words,
+                .n_ids = s->n_ids,
+                .bag_offsets = s->n_bags ? job->words + s->n_ids : NULL,
+                .n_bags = s->n_bags,
+                .col_first = s->col_first,
+                .n_cols = n_cols,
+                .scale = s->scale,
+                .type = s->type,
+                .pooling = s->pooling,
+                .out_of_range = s->out_of_range,
+                .row_stride_bytes = s->row_stride_bytes,
+                .out = ring->arena + s->out_offset,
+        };
+        switch (codec_request_check(&job->request, header, &job->detail, NULL)) {
+        case 0:
+                return RING_STATUS_OK;
+        case -ERANGE:
+                return RING_STATUS_OUT_OF_RANGE;
+        default:
+                return RING_STATUS_INVALID;
+        }
+}
+
+void job_prepare(struct job *job, const struct ring_server *ring, struct store_table *table,
+                 const struct ring_submission *s, uint64_t now_ns) {
+        bool believed = s->submit_ns <= now_ns && now_ns - s->submit_ns < LATENCY_NS_MAX;
+
+        job->table = table;
+        job->flags = s->flags;
+        job->user_data = s->user_data;
+        job->start_ns = believed ? s->submit_ns : now_ns;
+        job->detail = 0;
+        job->n_rows = job->n_counted = job->n_completed = 0;
+        job->n_ids_left = 0;
+        job->piece = (struct codec_piece){
+                .request = &job->request,
+                .bag.values = job->piece.bag.values,
+        };
+        job->status = copy_and_check(job, ring, s);
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Lookups of a table whose decoded rows can be read without asking: rows that are there are copied
+ * and finished here, as codec does it, the others go through the ring together. The client's
+ * thread.
+ */
+#include "client.h"
+
+#include <string.h>
+
+/* Sets of ids that will be looked at next are on their way meanwhile. */
+#define PREFETCH_IDS 8u
+
+int cached_init(struct carvq_table *table, int fd, uint32_t n_sets, struct fault *ret_fault) {
+        struct carvq_client *client = table->client;
+        int r;
+
+        if (!client->misses)
+                client->misses = malloc(sizeof(*client->misses));
+        table->row = aligned_alloc(64, align_up(table->shape.n_dims * sizeof(float), 64));
+        if (!client->misses || !table->row)
+                return fault_set(ret_fault, -ENOMEM, "out of memory");
+        r = row_cache_init(&table->cache, fd, n_sets, table->shape.n_dims, ret_fault);
+        if (r < 0)
+                return r;
+        table->kernels = codec_kernels_choose(codec_cpu_features());
+        return 0;
+}
+
+void cached_deinit(struct carvq_table *table) {
+        row_cache_deinit(&table->cache);
+        free(table->row);
+        table->row = NULL;
+}
+
+/* Columns, scale and type, in this order, as for a row out of the table. */
+static void finish_row(const struct carvq_table *table, const struct codec_request *q, void *out) {
+        float *values = table->row + q->col_first;
+
+        if (q->scale != 1)
+                for (uint32_t c = 0; c < q->n_cols; c++)
+                        values[c] *= q->scale;
+        switch (q->type) {
+        case CODEC_TYPE_F16:
+                table->kernels->f32_to_f16(values, q->n_cols, out);
+                break;
+        case CODEC_TYPE_BF16:
+                table->kernels->f32_to_bf16(values, q->n_cols, out);
+                break;
+        default:
+                memcpy(out, values, q->n_cols * sizeof(float));
+        }
+}
+
+/* Output row i, if its row is there. */
+static bool read_row(struct carvq_table *table, const struct codec_request *q, uint64_t i,
+                     bool plain) {
+        uint8_t *out = (uint8_t *)q->out + i * q->row_stride_bytes;
+        float *values = plain ? (float *)(void *)out : table->row;
+        uint32_t slot;
+
+        if (!row_cache_read(&table->cache, q->ids[i], values, &slot))
+                return false;
+        if (!plain)
+                finish_row(table, q, out);
+        client_ring_hit(&table->client->ring, table->handle, slot);
+        return true;
+}
+
+/* Rows [first, first + n) from the cache or else through the ring. */
+static int lookup_some(struct carvq_table *table, const struct codec_request *q, uint64_t first,
+                       uint64_t n) {
+        struct client_misses *m = table->client->misses;
+        bool plain = q->type == CODEC_TYPE_F32 && q->n_cols == table->shape.n_dims && q->scale == 1;
+        struct codec_request rest = *q;
+        uint64_t n_misses = 0;
+
+        for (uint64_t i = first; i < first + n; i++) {
+                if (i + PREFETCH_IDS < first + n)
+                        row_cache_prefetch(&table->cache, q->ids[i + PREFETCH_IDS]);
+                if (q->ids[i] < table->shape.n_rows && read_row(table, q, i, plain))
+                        continue;
+                m->ids[n_misses] = q->ids[i];
+                m->places[n_misses++] = i;
+        }
+        if (!n_misses)
+                return 0;
+        rest.ids = m->ids;
+        rest.n_ids = n_misses;
+        return ring_lookup(table, &rest, m->places);
+}
+
+/* The daemon words what is wrong with an id, and counts from the first one of the lookup. */
+static bool has_wrong_id(const struct carvq_table *table, const struct codec_request *q) {
+        uint64_t i = 0;
+
+        if (q->out_of_range == CODEC_OUT_OF_RANGE_ERROR)
+                while (i < q->n_ids && q->ids[i] < table->shape.n_rows)
+                        i++;
+        return q->out_of_range == CODEC_OUT_OF_RANGE_ERROR && i < q->n_ids;
+}
+
+int cached_lookup(struct carvq_table *table, const struct codec_request *q) {
+        int r;
+
+        r = client_check(table->client);
+        if (r < 0)
+                return r;
+        if (q->pooling || has_wrong_id(table, q))
+                return ring_lookup(table, q, NULL);
+        for (uint64_t first = 0; first < q->n_ids && r >= 0; first += CLIENT_MISSES_MAX)
+                r = lookup_some(table, q, first, MIN(q->n_ids - first, CLIENT_MISSES_MAX));
+        return r;
+}
