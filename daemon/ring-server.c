@@ -136,6 +136,10 @@ void ring_server_complete(struct ring_server *s, const struct ring_completion *c
 }
 
 void ring_server_publish(struct ring_server *s) {
+        /* A client that sleeps must not be woken for nothing, round after round. */
+        if (s->cq_tail == s->cq_published)
+                return;
+        s->cq_published = s->cq_tail;
         /* Release pairs with the client's acquire of cq_tail: entries and rows are written. */
         atomic_store_explicit(&s->header->cq_tail, s->cq_tail, memory_order_release);
         wake_client(s);

@@ -4,6 +4,7 @@
 #include <liburing.h>
 #include <string.h>
 
+#include "crowd.h"
 #include "loop.h"
 #include "proto/spin.h"
 
@@ -21,6 +22,7 @@ struct worker {
         struct mailbox mailbox;
         struct mailbox *home;
         uint64_t spin_ns_max;
+        struct crowd crowd;
         uint32_t n_seats; /* attached or about to be; the loop's */
         TAILQ_HEAD(, worker_seat) awake, asleep;
         struct mail stop, heartbeat;
@@ -109,11 +111,13 @@ static void seat_fail(struct worker *w, struct worker_seat *seat) {
 /*
  * How long to look at a quiet ring before sleeping: twice the usual gap, so that a client in a
  * tight loop costs no system call; but next to nothing for one whose gaps are beyond what is worth
- * burning.
+ * burning, and nothing at all where others want the CPU.
  */
 static uint64_t spin_budget(const struct worker *w, const struct worker_seat *seat) {
         uint64_t budget = 2 * seat->gap_ns;
 
+        if (crowd_is(&w->crowd))
+                return 0;
         return MIN(budget > w->spin_ns_max ? SPIN_NS_MIN : MAX(budget, SPIN_NS_MIN),
                    w->spin_ns_max);
 }
@@ -272,6 +276,7 @@ static void deliver_heartbeat(struct mail *mail) {
                 ring_server_heartbeat(&seat->seat.ring, now);
         }
         atomic_store_explicit(&w->beating, false, memory_order_release);
+        crowd_look(&w->crowd);
 }
 
 static void deliver_stop(struct mail *mail) {

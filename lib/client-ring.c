@@ -97,6 +97,7 @@ int client_ring_submit(struct client_ring *ring, const struct ring_submission *s
                 return -EAGAIN;
 
         ring->submissions[ring->sq_tail & (n_entries - 1)] = *submission;
+        ring->has_pieces |= submission->flags & RING_SUBMISSION_PIECES;
         ring->sq_tail++;
         /* Release: entry and ids are written before the daemon can see the index. */
         atomic_store_explicit(&ring->header->sq_tail, ring->sq_tail, memory_order_release);
@@ -111,8 +112,9 @@ int client_ring_submit(struct client_ring *ring, const struct ring_submission *s
 
 /*
  * Room in the completion ring wakes a daemon only if it may sleep for want of it: the ring was full
- * behind the head that it knew. Its last store to cq_tail comes before its fence, so after ours we
- * see it if the daemon missed our head.
+ * behind the head that it knew. As many completions as that need as many submissions, so that a
+ * client with few in flight is spared the fence. Else we ask the tail: the daemon's last store to
+ * it comes before its fence, so after ours we see it if the daemon missed our head.
  */
 static void publish_cq_head(struct client_ring *ring, uint32_t head_before) {
         const uint32_t n_entries = ring->layout.geometry.cq_entries;
@@ -121,6 +123,8 @@ static void publish_cq_head(struct client_ring *ring, uint32_t head_before) {
         /* Release: pairs with the daemon's acquire; the entries are copied before it reuses them.
          */
         atomic_store_explicit(&ring->header->cq_head, ring->cq_head, memory_order_release);
+        if (ring->sq_tail - head_before < n_entries && !ring->has_pieces)
+                return;
         /* Pairs with the daemon's fence between daemon_sleeping = 1 and its last look at cq_head.
          */
         atomic_thread_fence(memory_order_seq_cst);

@@ -19,6 +19,7 @@ struct client_ring {
         /* The indices that count; the shared words are copies for the other side. */
         uint32_t sq_tail;
         uint32_t cq_head;
+        bool has_pieces;  /* a submission may have more completions than one */
         uint32_t waiting; /* odd while a wake message is asked for */
         struct ring_claims *claims;
         uint64_t n_direct_lookups, n_direct_rows, n_direct_values; /* as claimed */

@@ -13,6 +13,7 @@
 #include "codec/codec.h"
 #include "packet.h"
 #include "row-cache.h"
+#include "wait-budget.h"
 
 /* In flight or not yet released. A ticket's low bits are the index of its slot. */
 #define CLIENT_LOOKUPS_MAX 256u
@@ -51,10 +52,9 @@ struct carvq_client {
         struct fault broken_why;
         struct fault error; /* of the last call */
         uint64_t timeout_ns;
-        uint64_t spin_ns;      /* as in carvq_connect_options */
-        uint64_t wait_ns_mean; /* of recent waits that spun: what the adaptive budget learns from */
-        uint64_t n_waits;      /* without spinning, because completions take long */
+        uint64_t spin_ns; /* as in carvq_connect_options */
         bool single_cpu;
+        struct wait_history waits; /* what the adaptive budget learns from */
         uint32_t max_ids;
         uint64_t features;     /* in force */
         uint64_t last_request; /* of OPEN_TABLE, GET_FILE and GET_CACHE */

@@ -21,15 +21,6 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-/* Above this a busy wait costs more than the wake-up it saves (about 8 us). */
-#define SPIN_NS_MAX     UINT64_C(50000)
-#define SPIN_NS_MIN     UINT64_C(5000)
-#define WAITS_PER_PROBE 16u
-
-/* A spin in vain counts so many times: the next ones are longer, and at the maximum two or three
- * switch spinning off, which one that finds a completion soon switches on again. */
-#define SPIN_MISSED_WEIGHT 4u
-
 /* A daemon refreshes its heartbeat about twice a second. */
 #define HEARTBEAT_NS_MAX UINT64_C(1500000000)
 
@@ -302,24 +293,10 @@ const uint8_t *lookup_rows(const struct carvq_client *client, const struct looku
 
 /* ---- Waiting ---- */
 
-/*
- * How long it pays to spin: about as long as spinning took of late, if that is not long. With more
- * to run than CPUs the spinning itself may be what keeps the daemon waiting; then it never pays,
- * and sleeping is quick. So only spinning tells about spinning, and now and then one wait spins all
- * the same: else a slow stretch would never be seen to end.
- */
-static uint64_t spin_budget_ns(struct carvq_client *client) {
-        if (client->spin_ns == UINT64_MAX || (!client->spin_ns && client->single_cpu))
-                return 0;
+static uint64_t spin_budget_ns(const struct carvq_client *client) {
         if (client->spin_ns)
-                return client->spin_ns;
-        if (client->wait_ns_mean > SPIN_NS_MAX)
-                return ++client->n_waits % WAITS_PER_PROBE ? 0 : SPIN_NS_MAX;
-        return MIN(2 * client->wait_ns_mean + SPIN_NS_MIN, SPIN_NS_MAX);
-}
-
-static void learn_spin(struct carvq_client *client, uint64_t spun_ns) {
-        client->wait_ns_mean = (7 * client->wait_ns_mean + spun_ns) / 8;
+                return client->spin_ns == UINT64_MAX ? 0 : client->spin_ns;
+        return client->single_cpu ? 0 : wait_budget_ns(&client->waits);
 }
 
 static int timed_out(struct carvq_client *client) {
@@ -351,23 +328,16 @@ static void sleep_until(struct carvq_client *client, uint64_t deadline_ns) {
 }
 
 int client_wait(struct carvq_client *client, uint64_t deadline_ns) {
-        uint64_t budget_ns = spin_budget_ns(client), start_ns = 0;
+        uint64_t budget_ns = spin_budget_ns(client);
 
         for (;;) {
-                if (client_reap(client)) {
-                        if (start_ns && budget_ns)
-                                learn_spin(client, clock_ns() - start_ns);
+                if (client_reap(client))
                         return 0;
-                }
                 if (client->broken)
                         return client_check(client);
-                if (budget_ns) {
-                        start_ns = clock_ns();
-                        if (client_ring_spin(&client->ring,
-                                             MIN(deadline_after(budget_ns), deadline_ns)))
-                                continue;
-                        learn_spin(client, SPIN_MISSED_WEIGHT * budget_ns);
-                }
+                if (budget_ns &&
+                    client_ring_spin(&client->ring, MIN(deadline_after(budget_ns), deadline_ns)))
+                        continue;
                 budget_ns = 0; /* a late wake-up is no reason to spin again */
                 if (clock_ns() >= deadline_ns)
                         return timed_out(client);
@@ -376,14 +346,22 @@ int client_wait(struct carvq_client *client, uint64_t deadline_ns) {
 }
 
 int lookup_wait(struct carvq_client *client, struct lookup *l, uint64_t deadline_ns) {
+        uint64_t start_ns;
+        bool spins;
         int r;
 
         client_reap(client);
-        while (l->state == LOOKUP_FLYING) {
+        if (l->state != LOOKUP_FLYING)
+                return 0;
+        spins = spin_budget_ns(client) > 0;
+        start_ns = clock_ns();
+        do {
                 r = client_wait(client, deadline_ns);
                 if (r < 0 && l->state == LOOKUP_FLYING)
                         return r;
-        }
+        } while (l->state == LOOKUP_FLYING);
+
+        wait_learn(&client->waits, spins, clock_ns() - start_ns);
         return 0;
 }
 

@@ -64,8 +64,6 @@ struct codec_kernels {
          * one before. A row of integers has no latent, and no outputs. */
         void (*adaptor)(const struct codec_table *table, const struct codec_record *records,
                         size_t n_rows, float *scratch, size_t stride, float *ret_outputs);
-        /* Weights of it times rows in a microsecond, roughly: for who keeps steps short. */
-        uint32_t adaptor_rate;
         void (*f32_to_f16)(const float *values, size_t n, uint16_t *ret_values);
         void (*f32_to_bf16)(const float *values, size_t n, uint16_t *ret_values);
 };

@@ -218,7 +218,6 @@ const struct codec_kernels codec_kernels_scalar = {
                 [TABLE_CODEC_CARVQ] = decode_carvq,
         },
         .adaptor = codec_scalar_adaptor,
-        .adaptor_rate = CODEC_SCALAR_RATE,
         .f32_to_f16 = f32_to_f16,
         .f32_to_bf16 = f32_to_bf16,
 };

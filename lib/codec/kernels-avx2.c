@@ -7,5 +7,4 @@
 
 #include "simd-decode.h"
 
-const struct codec_kernels codec_kernels_avx2 =
-        KERNELS("avx2", codec_avx2_adaptor, CODEC_AVX2_RATE);
+const struct codec_kernels codec_kernels_avx2 = KERNELS("avx2", codec_avx2_adaptor);

@@ -7,9 +7,6 @@
 
 #include "simd-decode.h"
 
-const struct codec_kernels codec_kernels_avx512 =
-        KERNELS("avx512", codec_avx2_adaptor, CODEC_AVX2_RATE);
-const struct codec_kernels codec_kernels_avx512_vnni =
-        KERNELS("avx512+vnni", codec_vnni_adaptor, CODEC_VNNI_RATE);
-const struct codec_kernels codec_kernels_avx512_amx =
-        KERNELS("avx512+amx", codec_amx_adaptor, CODEC_AMX_RATE);
+const struct codec_kernels codec_kernels_avx512 = KERNELS("avx512", codec_avx2_adaptor);
+const struct codec_kernels codec_kernels_avx512_vnni = KERNELS("avx512+vnni", codec_vnni_adaptor);
+const struct codec_kernels codec_kernels_avx512_amx = KERNELS("avx512+amx", codec_amx_adaptor);

@@ -7,7 +7,6 @@
 
 #include "simd-decode.h"
 
-const struct codec_kernels codec_kernels_neon =
-        KERNELS("neon", codec_neon_adaptor, CODEC_NEON_RATE);
+const struct codec_kernels codec_kernels_neon = KERNELS("neon", codec_neon_adaptor);
 const struct codec_kernels codec_kernels_neon_dotprod =
-        KERNELS("neon+dotprod", codec_dotprod_adaptor, CODEC_DOTPROD_RATE);
+        KERNELS("neon+dotprod", codec_dotprod_adaptor);

@@ -167,14 +167,6 @@ void codec_load_latent(const struct table_header *header, const struct codec_rec
 typedef void codec_adaptor_fn(const struct codec_table *table, const struct codec_record *records,
                               size_t n_rows, float *scratch, size_t stride, float *ret_outputs);
 
-/* Their adaptor_rate: int8 weights, measured on a Sapphire Rapids, NEON's by instructions. */
-#define CODEC_SCALAR_RATE  10000u
-#define CODEC_AVX2_RATE    40000u
-#define CODEC_VNNI_RATE    130000u
-#define CODEC_AMX_RATE     650000u
-#define CODEC_NEON_RATE    20000u
-#define CODEC_DOTPROD_RATE 60000u
-
 codec_adaptor_fn codec_scalar_adaptor;
 #if defined(__x86_64__)
 codec_adaptor_fn codec_avx2_adaptor; /* with FMA */

@@ -124,7 +124,7 @@ static void f32_to_bf16(const float *values, size_t n, uint16_t *ret_values) {
 }
 
 /* A set of all these; sets of one instruction set differ in what the adaptor runs on. */
-#define KERNELS(set_name, adaptor_fn, rate)                                                          \
+#define KERNELS(set_name, adaptor_fn)                                                                \
         {                                                                                            \
                 .name = set_name,                                                                  \
                 .find = find,                                                                      \
@@ -137,7 +137,6 @@ static void f32_to_bf16(const float *values, size_t n, uint16_t *ret_values) {
                         [TABLE_CODEC_CARVQ] = decode_carvq,                                        \
                 },                                                                                 \
                 .adaptor = adaptor_fn,                                                             \
-                .adaptor_rate = rate,                                                              \
                 .f32_to_f16 = f32_to_f16,                                                          \
                 .f32_to_bf16 = f32_to_bf16, \
         }

@@ -33,6 +33,8 @@ bench() {
 
 bench three-ways 'len(o["targets"]) == 4 and len(o["lines"]) == 24' --rows 2000 --dims 64 --batch 32 --rounds 2
 bench faiss-decode 'len(o["targets"]) == 1' --rows 2000 --dims 64 --batch 8 --batches 2
+bench ring 'len(o["targets"]) == 2 and len(o["latency"]) == 28 and len(o["throughput"]) == 2' --rows 2000 --dims 16 \
+        --lookups 400 --ms 5 --clients 2 --batch 16
 bench start 'o["pages_resident"] < 100 and o["bytes_read"] < 10**6' --gib 1 --starts 2
 peers='len(o["peers"]) + len(o["skipped"]) == 7 and all(c["p99_us"] >= c["p50_us"] > 0 for p in o["peers"] for c in p["cells"])
         and all(m["pss_bytes"] > 0 for p in o["peers"] for m in p["memory"])'

@@ -285,6 +285,14 @@ static void test_reap_wraps(void **state) {
         client_ring_deinit(&ring);
 }
 
+/* With a daemon that takes each at once. */
+static void submit(struct client_ring *ring, unsigned n) {
+        for (; n; n--) {
+                assert_int_equal(client_ring_submit(ring, &(struct ring_submission){ 0 }), 0);
+                atomic_store(&ring->header->sq_head, ring->sq_tail);
+        }
+}
+
 static void test_doorbell(void **state) {
         struct ring_completion got[8];
         struct client_ring ring;
@@ -296,15 +304,25 @@ static void test_doorbell(void **state) {
         atomic_store(&ring.header->daemon_sleeping, 1);
         client_ring_submit(&ring, &(struct ring_submission){ 0 });
         assert_int_equal(rings(&ring), 1);
-        /* Room wakes a daemon only where there was none. */
+        /* Room wakes a daemon only where there was none ... */
+        atomic_store(&ring.header->sq_head, 2);
+        submit(&ring, 6);
         atomic_store(&ring.header->cq_tail, 7);
-        assert_int_equal(client_ring_reap(&ring, got, 8), 7);
-        assert_int_equal(rings(&ring), 0);
+        assert_int_equal(client_ring_reap(&ring, got, 7), 7);
+        assert_int_equal(rings(&ring), 6);
+        submit(&ring, 7);
         atomic_store(&ring.header->cq_tail, 15);
+        assert_int_equal(rings(&ring), 7);
         assert_int_equal(client_ring_reap(&ring, got, 1), 1);
         assert_int_equal(rings(&ring), 1);
         assert_int_equal(client_ring_reap(&ring, got, 8), 7);
         assert_int_equal(rings(&ring), 0);
+        /* ... and few submissions can fill it if they come in pieces. */
+        client_ring_submit(&ring, &(struct ring_submission){ .flags = RING_SUBMISSION_PIECES });
+        atomic_store(&ring.header->cq_tail, 23);
+        assert_int_equal(rings(&ring), 1);
+        assert_int_equal(client_ring_reap(&ring, got, 1), 1);
+        assert_int_equal(rings(&ring), 1);
         client_ring_deinit(&ring);
 }
 

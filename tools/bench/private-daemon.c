@@ -11,7 +11,8 @@
 
 #include "bench.h"
 
-#define READY_S 30
+#define READY_S       30
+#define ARGUMENTS_MAX 16u
 
 /* Where the daemon says READY=1, as sd_notify(3) has it: no polling, no sleeping. */
 static int notify_socket(struct sockaddr_un *ret_address) {
@@ -43,6 +44,11 @@ static void wait_ready(const struct private_daemon *daemon, int fd) {
 
 void private_daemon_start(struct private_daemon *daemon, const char *table_name,
                           const char *table_path) {
+        private_daemon_start_with(daemon, table_name, table_path, (const char *const[]){ NULL });
+}
+
+void private_daemon_start_with(struct private_daemon *daemon, const char *table_name,
+                               const char *table_path, const char *const *arguments) {
         char program[PATH_MAX], control[PATH_MAX], table[PATH_MAX + 32];
         struct sockaddr_un address;
         _cleanup_(closep) int fd = notify_socket(&address);
@@ -58,13 +64,18 @@ void private_daemon_start(struct private_daemon *daemon, const char *table_name,
         if (daemon->pid < 0)
                 die("fork: %s", strerror(errno));
         if (daemon->pid == 0) {
-                char *argv[] = { program,   "--socket", daemon->socket_path, "--control", control,
-                                 "--table", table,      "--log-level",       "warning",   NULL };
+                const char *argv[9 + ARGUMENTS_MAX + 1] = {
+                        program,   "--socket", daemon->socket_path, "--control", control,
+                        "--table", table,      "--log-level",       "warning"
+                };
+
+                for (size_t i = 0; i < ARGUMENTS_MAX && arguments[i]; i++)
+                        argv[9 + i] = arguments[i];
 
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (getppid() != parent || setenv("NOTIFY_SOCKET", address.sun_path, 1) < 0)
                         _exit(127);
-                execv(program, argv);
+                execv(program, (char *const *)argv);
                 _exit(127);
         }
         keep_child(daemon->pid);

@@ -15,4 +15,7 @@ struct private_daemon {
 /* Starts it with one table and waits until it is ready. */
 void private_daemon_start(struct private_daemon *daemon, const char *table_name,
                           const char *table_path);
+/* The same with further arguments of carvqd's, at most 16, ended by NULL. */
+void private_daemon_start_with(struct private_daemon *daemon, const char *table_name,
+                               const char *table_path, const char *const *arguments);
 void private_daemon_stop(struct private_daemon *daemon);

@@ -1,157 +1,118 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bench-ring: the same lookups in-process and through carvqd's rings, in turn, in one run: latency
- * of one row, rows a second of batches. Prints both sides and their ratio; absolute times drift
- * with the machine.
+ * bench-ring: what it costs to ask carvqd instead of decoding in-process. The latency of one
+ * client, and the rows a second of many, by the size of their batches, with both sides awake and
+ * asleep; beside each the same ids in-process, and as the price of sleeping an eventfd there and
+ * back between two processes. Starts a carvqd of its own on a table of random codes.
  */
-#include <getopt.h>
-#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/utsname.h>
-#include <unistd.h>
 
-#include "lib/carvq.h"
-#include "proto/base.h"
-#include "proto/spin.h"
+#include "bench-table.h"
+#include "lib/codec/codec.h"
+#include "options.h"
+#include "private-daemon.h"
+#include "ring-bench.h"
 
-#define N_WARM 200u
-#define BATCH  256u
+const uint32_t ring_batches[RING_BATCHES] = { 1, 16, 256, RING_BATCH_MAX };
 
-static const char usage[] =
-        "Usage: bench-ring [--socket PATH] [--lookups N] [--seed S] TABLE FILE\n"
-        "Times lookups of TABLE through carvqd against FILE decoded in-process.\n";
+void ring_connect(const struct ring_bench *bench, uint64_t spin_ns, carvq_client **ret_client,
+                  carvq_table **ret_table) {
+        struct carvq_connect_options o = { .size = sizeof(o),
+                                           .socket_path = bench->socket_path,
+                                           .spin_ns = spin_ns };
+        char message[CARVQ_MESSAGE_BYTES] = "";
 
-static uint64_t random_state;
-
-static uint64_t next_random(void) {
-        random_state ^= random_state << 13;
-        random_state ^= random_state >> 7;
-        random_state ^= random_state << 17;
-        return random_state;
+        o.arena_bytes = MAX(RING_BATCH_MAX * bench->n_dims * sizeof(float), 4096);
+        if (carvq_connect(&o, ret_client, message) < 0)
+                die("%s", message);
+        if (carvq_table_open(*ret_client, RING_TABLE, ret_table) < 0)
+                die("%s", carvq_client_error(*ret_client));
 }
 
-static int by_value(const void *a, const void *b) {
-        uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+carvq_table *ring_open_direct(const struct ring_bench *bench) {
+        char message[CARVQ_MESSAGE_BYTES] = "";
+        carvq_table *table;
 
-        return (x > y) - (x < y);
+        if (carvq_file_open(bench->table_path, NULL, &table, message) < 0)
+                die("%s", message);
+        return table;
 }
 
-struct timing {
-        double p50_us, p99_us, rows_per_s;
-};
+void ring_lookup(carvq_client *client, carvq_table *table, const uint64_t *ids, uint32_t n_ids) {
+        struct carvq_rows rows;
+        carvq_ticket ticket;
 
-/* `n` lookups of `batch` ids, after a warm-up. */
-static int time_lookups(carvq_table *table, uint64_t n_rows, size_t batch, size_t n, uint64_t *ns,
-                        float *rows, size_t rows_bytes, struct timing *ret) {
-        uint64_t ids[BATCH], total = 0;
-
-        for (size_t i = 0; i < n + N_WARM; i++) {
-                uint64_t start;
-                int r;
-
-                for (size_t k = 0; k < batch; k++)
-                        ids[k] = next_random() % n_rows;
-                start = clock_ns();
-                r = carvq_lookup(table, ids, batch, NULL, rows, rows_bytes);
-                if (r < 0) {
-                        fprintf(stderr, "bench-ring: %s\n", carvq_table_error(table));
-                        return r;
-                }
-                if (i >= N_WARM)
-                        total += ns[i - N_WARM] = clock_ns() - start;
-        }
-        qsort(ns, n, sizeof(*ns), by_value);
-        *ret = (struct timing){ ns[n / 2] / 1e3, ns[n * 99 / 100] / 1e3,
-                                batch * n / (total / 1e9) };
-        return 0;
+        if (carvq_submit(table, ids, n_ids, NULL, &ticket) < 0 ||
+            carvq_wait(client, ticket, 0, &rows) < 0)
+                die("%s", carvq_client_error(client));
+        carvq_release(client, ticket);
 }
 
-static void print_line(const char *what, const struct timing *direct, const struct timing *ring,
-                       bool rate) {
-        if (rate)
-                printf("%-28s %12.0f %12.0f  %.2f\n", what, direct->rows_per_s, ring->rows_per_s,
-                       ring->rows_per_s / direct->rows_per_s);
-        else
-                printf("%-28s %12.2f %12.2f  %+.2f us\n", what, direct->p50_us, ring->p50_us,
-                       ring->p50_us - direct->p50_us);
-}
+static void run(struct ring_bench *b, const char *json_path) {
+        const struct bench_table table = { b->n_rows, (uint32_t)b->n_dims, b->seed,
+                                           bench_table_rvq };
+        const char *kernels = codec_kernels_choose(codec_cpu_features())->name;
+        json_t *outcome = outcome_new("ring", kernels, "warm");
+        char path[PATH_MAX], machine[256];
+        struct private_daemon daemon;
 
-static int run(carvq_table *direct, carvq_table *ring, const struct carvq_table_info *info,
-               size_t n) {
-        size_t bytes = BATCH * (size_t)info->n_dims * sizeof(float);
-        _cleanup_(freep) uint64_t *ns = calloc(n, sizeof(*ns));
-        _cleanup_(freep) float *rows = malloc(bytes);
-        struct timing one[2], many[2];
-        struct utsname u;
+        machine_name(machine, sizeof(machine));
+        printf("%s; kernels %s; warm\n%" PRIu64 " rows x %" PRIu64 ", h8 k4 L3; seed %" PRIu64 "\n",
+               machine, kernels, b->n_rows, b->n_dims, b->seed);
+        json_object_set_new(outcome, "throughput", json_array());
+        bench_table_make(&table, "rows.carvq", path, sizeof(path));
+        b->table_path = path;
+        b->socket_path = daemon.socket_path;
 
-        if (!ns || !rows)
-                return -ENOMEM;
-        uname(&u);
-        printf("table %" PRIu64 " x %" PRIu32
-               ", %s; in-process kernels %s; %s, Linux %s, %ld cores; warm\n",
-               info->n_rows, info->n_dims, info->codec_name, info->kernel, u.machine, u.release,
-               sysconf(_SC_NPROCESSORS_ONLN));
-        if (time_lookups(direct, info->n_rows, 1, n, ns, rows, bytes, &one[0]) < 0 ||
-            time_lookups(ring, info->n_rows, 1, n, ns, rows, bytes, &one[1]) < 0 ||
-            time_lookups(direct, info->n_rows, BATCH, n / 16 + 1, ns, rows, bytes, &many[0]) < 0 ||
-            time_lookups(ring, info->n_rows, BATCH, n / 16 + 1, ns, rows, bytes, &many[1]) < 0)
-                return -EIO;
-        printf("%-28s %12s %12s\n", "", "in-process", "through ring");
-        print_line("1 row, p50, us", &one[0], &one[1], false);
-        one[0].p50_us = one[0].p99_us;
-        one[1].p50_us = one[1].p99_us;
-        print_line("1 row, p99, us", &one[0], &one[1], false);
-        print_line("256 rows, p50, us", &many[0], &many[1], false);
-        print_line("256 rows, rows/s", &many[0], &many[1], true);
-        return 0;
+        private_daemon_start(&daemon, RING_TABLE, path);
+        b->daemon_pid = daemon.pid;
+        if (b->n_lookups)
+                ring_latency(b, outcome);
+        ring_throughput(b, "awake", 0, outcome);
+        private_daemon_stop(&daemon);
+
+        private_daemon_start_with(&daemon, RING_TABLE, path,
+                                  (const char *const[]){ "--spin-us", "0", NULL });
+        ring_throughput(b, "asleep", UINT64_MAX, outcome);
+        private_daemon_stop(&daemon);
+        outcome_write(outcome, json_path);
+        json_decref(outcome);
 }
 
 int main(int argc, char **argv) {
-        static const struct option options[] = {
-                { "socket", required_argument, NULL, 's' },
-                { "lookups", required_argument, NULL, 'n' },
-                { "seed", required_argument, NULL, 'S' },
-                { "help", no_argument, NULL, 'h' },
+        const char *json_path = NULL, *parent = NULL;
+        struct ring_bench b = {
+                .n_rows = 128256,
+                .n_dims = 2048,
+                .n_lookups = 20000,
+                .cell_ms = 200,
+                .n_rounds = 2,
+                .seed = 1,
+        };
+        const struct bench_option options[] = {
+                { "rows", "N", "rows of the table", .count = &b.n_rows, .min = 1,
+                  .max = UINT32_MAX },
+                { "dims", "N", "dimensions", .count = &b.n_dims, .min = 1, .max = TABLE_DIMS_MAX },
+                { "lookups", "N", "of one row, for latencies; 0: none", .count = &b.n_lookups,
+                  .min = 0, .max = 100000000 },
+                { "ms", "N", "of each throughput; 0: none", .count = &b.cell_ms, .min = 0,
+                  .max = 60000 },
+                { "rounds", "N", "of which the best throughput counts", .count = &b.n_rounds,
+                  .min = 1, .max = 1000 },
+                { "batch", "N", "throughput of this batch size alone", .count = &b.only_batch,
+                  .min = 1, .max = RING_BATCH_MAX },
+                { "clients", "N", "throughput of so many clients alone", .count = &b.only_clients,
+                  .min = 1, .max = RING_CLIENTS_MAX },
+                { "work", "DIR", "where the table goes; default $TMPDIR, /tmp", .text = &parent },
+                { "seed", "N", "of codes and ids", .count = &b.seed, .min = 1, .max = UINT32_MAX },
+                { "json", "FILE", "write the figures there, too", .text = &json_path },
                 { 0 },
         };
-        struct carvq_connect_options co = { .size = sizeof(co), .name = "bench-ring" };
-        struct carvq_table_info info = { .size = sizeof(info) };
-        char message[CARVQ_MESSAGE_BYTES] = "";
-        carvq_table *direct = NULL, *ring = NULL;
-        carvq_client *client = NULL;
-        size_t n = 20000;
-        int opt, r;
 
-        random_state = 88172645463325252u;
-        while ((opt = getopt_long(argc, argv, "h", options, NULL)) >= 0)
-                if (opt == 's')
-                        co.socket_path = optarg;
-                else if (opt == 'n')
-                        n = MAX(strtoull(optarg, NULL, 0), 16u);
-                else if (opt == 'S')
-                        random_state = strtoull(optarg, NULL, 0) | 1;
-                else {
-                        fputs(usage, opt == 'h' ? stdout : stderr);
-                        return opt == 'h' ? 0 : 2;
-                }
-        if (argc - optind != 2) {
-                fputs(usage, stderr);
-                return 2;
-        }
-        r = carvq_connect(&co, &client, message);
-        if (r >= 0)
-                r = carvq_file_open(argv[optind + 1], NULL, &direct, message);
-        if (r < 0)
-                fprintf(stderr, "bench-ring: %s\n", message);
-        else if ((r = carvq_table_open(client, argv[optind], &ring)) < 0)
-                fprintf(stderr, "bench-ring: %s\n", carvq_client_error(client));
-        else {
-                carvq_table_info(direct, &info);
-                r = run(direct, ring, &info, n);
-        }
-        carvq_table_close(direct);
-        carvq_client_free(client);
-        return r < 0 ? 3 : 0;
+        bench_options(argc, argv, "Times lookups through carvqd against decoding in-process.",
+                      options);
+        work_folder(parent);
+        run(&b, json_path);
+        return 0;
 }
