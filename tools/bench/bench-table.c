@@ -16,10 +16,23 @@
 
 #define CODES(stages, bits, window, subvector)                                                     \
         "--stages", stages, "--codebook-bits", bits, "--window", window, "--subvector", subvector, \
-                "--group", "global", "--col-scale", "off", "--adaptor", "none"
+                "--group", "global", "--col-scale", "off"
 
-const char *const bench_table_rvq[] = { CODES("3", "4", "4", "8"), "--row-scale", "off", NULL };
-const char *const bench_table_trellis[] = { CODES("1", "6", "12", "4"), "--row-scale", "on", NULL };
+const char *const bench_table_rvq[] = {
+        CODES("3", "4", "4", "8"), "--row-scale", "off", "--adaptor", "none", NULL
+};
+const char *const bench_table_trellis[] = {
+        CODES("1", "6", "12", "4"), "--row-scale", "on", "--adaptor", "none", NULL
+};
+const char *const bench_table_adaptor[] = { CODES("1", "6", "12", "4"),
+                                            "--row-scale",
+                                            "on",
+                                            "--adaptor",
+                                            "16x256",
+                                            "--adaptor-weights",
+                                            "int8",
+                                            "--adaptor-force",
+                                            NULL };
 
 /* Deviates of a normal distribution, by Box and Muller. */
 static void write_seed_rows(const char *path, uint32_t n_dims, uint64_t seed) {

@@ -18,6 +18,7 @@ struct bench_table {
 
 extern const char *const bench_table_rvq[];     /* h = 8, k = 4, L = 3 */
 extern const char *const bench_table_trellis[]; /* h = 4, k = 6 of 12, a row scale: as by default */
+extern const char *const bench_table_adaptor[]; /* the same with a network of 16 -> 256 -> n */
 
 /* Makes the file `name` in the work folder. */
 void bench_table_make(const struct bench_table *table, const char *name, char *ret_path,

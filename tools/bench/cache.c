@@ -6,47 +6,30 @@
  * the machine's moods hit all of them; compared are medians of blocks' means, misses included.
  */
 #include <ctype.h>
-#include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/utsname.h>
 
+#include "bench-table.h"
+#include "bench.h"
+#include "ids.h"
 #include "lib/client.h"
-#include "proto/spin.h"
+#include "options.h"
+#include "outcome.h"
+#include "private-daemon.h"
 
 #define BLOCK      256u
 #define WORDS_MAX  (UINT32_C(1) << 22)
 #define WORD_BYTES 32u
-
-static const char usage[] =
-        "Usage: bench-cache [OPTION]... TABLE F16FILE\n"
-        "Times 1-row lookups of TABLE through carvqd, with its cache and without, against "
-        "F16FILE,\n"
-        "an f16 table of the same shape, decoded in-process.\n"
-        "\n"
-        "  --socket PATH   carvqd's (default: as carvq_connect())\n"
-        "  --tokens FILE   ids, as decimal numbers\n"
-        "  --text FILE     or words, each of which stands for an id; the default is the text of\n"
-        "                  the licences in /usr/share/common-licenses\n"
-        "  --lookups N     of each kind (default: 200000)\n"
-        "  --json FILE     writes the figures, and how they compare with their targets\n";
+#define TABLE_NAME "table"
 
 static const char *const licences[] = {
         "/usr/share/common-licenses/GPL-3",      "/usr/share/common-licenses/LGPL-2.1",
         "/usr/share/common-licenses/GFDL-1.3",   "/usr/share/common-licenses/MPL-2.0",
         "/usr/share/common-licenses/Apache-2.0", "/usr/share/common-licenses/Artistic",
 };
-
-static uint64_t random_state = 88172645463325252u;
-
-static uint64_t next_random(void) {
-        random_state ^= random_state << 13;
-        random_state ^= random_state >> 7;
-        random_state ^= random_state << 17;
-        return random_state;
-}
 
 /* ---- Ids ---- */
 
@@ -144,20 +127,6 @@ static int read_tokens(const char *path, uint64_t n_rows, struct ids *ret) {
         return ret->n ? 0 : -ENOENT;
 }
 
-/* s = 1: the inverse of the distribution of a continuous rank, which is close enough. */
-static int make_zipf(size_t n, uint64_t n_rows, struct ids *ret) {
-        ret->ids = calloc(n, sizeof(*ret->ids));
-        if (!ret->ids)
-                return -ENOMEM;
-        for (ret->n = 0; ret->n < n; ret->n++) {
-                double u = (double)(next_random() >> 11) * 0x1p-53;
-                uint64_t rank = (uint64_t)pow((double)n_rows + 1, u) - 1;
-
-                ret->ids[ret->n] = id_of_rank(MIN(rank, n_rows - 1), n_rows);
-        }
-        return 0;
-}
-
 /* Every fourth id is the next one of a walk through the whole table. */
 static int mix_scan(const struct ids *text, size_t n, uint64_t n_rows, struct ids *ret) {
         ret->ids = calloc(n, sizeof(*ret->ids));
@@ -253,143 +222,159 @@ static void print_figures(const char *what, const struct figures *f) {
                f->mean_us[PLAIN] / f->mean_us[CACHED], f->mean_us[CACHED] / f->mean_us[F16]);
 }
 
-static int write_json(const char *path, const char *const names[3], const struct figures f[3]) {
-        double faster = f[0].mean_us[PLAIN] / f[0].mean_us[CACHED];
-        double slower = f[0].mean_us[CACHED] / f[0].mean_us[F16];
-        FILE *out = fopen(path, "we");
+static json_t *figures_json(const char *ids, const struct figures *f) {
+        json_t *o = json_pack("{s:s, s:f}", "ids", ids, "hit_ratio", f->hit_ratio);
 
-        if (!out)
-                return -errno;
-        fprintf(out, "{\n  \"targets\": [\n");
-        fprintf(out,
-                "    {\"measure\": \"adaptor table, ids of text, 1 row, without the cache / with "
-                "it\", "
-                "\"target\": \"at least 3x faster\", \"value\": %.3f, \"unit\": \"x\", "
-                "\"limit\": 3, \"pass\": %s},\n",
-                faster, faster >= 3 ? "true" : "false");
-        fprintf(out,
-                "    {\"measure\": \"adaptor table, ids of text, 1 row, with the cache / f16 "
-                "in-process\", \"target\": \"at most 2x\", \"value\": %.3f, \"unit\": \"x\", "
-                "\"limit\": 2, \"pass\": %s}\n  ],\n  \"workloads\": [\n",
-                slower, slower <= 2 ? "true" : "false");
-        for (size_t i = 0; i < 3; i++) {
-                fprintf(out, "    {\"ids\": \"%s\", \"hit_ratio\": %.4f", names[i], f[i].hit_ratio);
-                for (size_t w = 0; w < WAYS_N; w++)
-                        fprintf(out,
-                                ", \"%s\": {\"mean_us\": %.3f, \"p50_us\": %.3f, \"p99_us\": %.3f}",
-                                way_names[w], f[i].mean_us[w], f[i].p50_us[w], f[i].p99_us[w]);
-                fprintf(out, "}%s\n", i < 2 ? "," : "");
-        }
-        fprintf(out, "  ]\n}\n");
-        return fclose(out) ? -EIO : 0;
+        for (size_t w = 0; w < WAYS_N; w++)
+                json_object_set_new(o, way_names[w],
+                                    json_pack("{s:f, s:f, s:f}", "mean_us", f->mean_us[w], "p50_us",
+                                              f->p50_us[w], "p99_us", f->p99_us[w]));
+        return o;
 }
+
+/* Of ids of text. */
+static void print_targets(json_t *outcome, const struct figures *f) {
+        outcome_target(outcome,
+                       &(struct outcome_target){
+                               .measure = "adaptor table, ids of text, 1 row: the cache's gain",
+                               .target = "at least 3 x faster than without",
+                               .value = f->mean_us[PLAIN] / f->mean_us[CACHED],
+                               .unit = "x",
+                               .limit = 3,
+                               .at_least = true,
+                               .sides = { { "with cache", f->mean_us[CACHED], "us" },
+                                          { "without", f->mean_us[PLAIN], "us" } },
+                       });
+        outcome_target(outcome,
+                       &(struct outcome_target){
+                               .measure = "adaptor table, ids of text, 1 row, with the cache",
+                               .target = "at most 2 x an f16 row in-process",
+                               .value = f->mean_us[CACHED] / f->mean_us[F16],
+                               .unit = "x",
+                               .limit = 2,
+                               .sides = { { "with cache", f->mean_us[CACHED], "us" },
+                                          { "f16", f->mean_us[F16], "us" } },
+                       });
+}
+
+/* ---- The run ---- */
 
 struct options {
-        const char *socket, *tokens, *text, *json;
-        size_t n_lookups;
+        const char *tokens, *text, *json, *work;
+        uint64_t n_lookups, n_rows, n_dims, seed;
 };
 
-static int run(carvq_table *const tables[WAYS_N], const struct options *o) {
-        static const char *const names[3] = { "text", "zipf 1.0", "text and scan" };
-        const uint64_t n_rows = tables[CACHED]->shape.n_rows;
-        struct figures figures[3] = { 0 };
-        struct ids ids[3] = { 0 };
-        struct utsname u;
+static void make_ids(const struct options *o, struct ids ids[3]) {
         int r;
 
-        r = o->tokens ? read_tokens(o->tokens, n_rows, &ids[0])
-                      : make_text(o->text, n_rows, &ids[0]);
-        if (r < 0) {
-                fprintf(stderr, "bench-cache: no ids to look up: give --tokens or --text\n");
-                return r;
-        }
-        r = make_zipf(o->n_lookups, n_rows, &ids[1]);
+        r = o->tokens ? read_tokens(o->tokens, o->n_rows, &ids[0])
+                      : make_text(o->text, o->n_rows, &ids[0]);
+        ids[1] = (struct ids){
+                .ids = ids_draw(IDS_ZIPF, o->n_rows, o->n_lookups, o->seed),
+                .n = o->n_lookups,
+        };
         if (r >= 0)
-                r = mix_scan(&ids[0], o->n_lookups, n_rows, &ids[2]);
-        uname(&u);
-        printf("table %" PRIu64 " x %" PRIu32 "; in-process kernels %s; %s, Linux %s, %ld cores; "
-               "warm\n%zu ids of text (%zu different), cache of %" PRIu64 " rows%s\n",
-               n_rows, tables[CACHED]->shape.n_dims, tables[F16]->context.kernels->name, u.machine,
-               u.release, sysconf(_SC_NPROCESSORS_ONLN), ids[0].n, ids[0].n_distinct,
-               tables[CACHED]->cache.memory ? cache_slots(&tables[CACHED]->cache.layout) : 0,
-               tables[CACHED]->cache.memory ? "" : ": carvqd keeps none for this table");
-        for (size_t i = 0; i < 3 && r >= 0; i++) {
-                r = time_ids(tables, &ids[i], o->n_lookups, &figures[i]);
-                if (r >= 0)
-                        print_figures(names[i], &figures[i]);
-        }
-        for (size_t i = 0; i < 3; i++)
-                free(ids[i].ids);
-        return r >= 0 && o->json ? write_json(o->json, names, figures) : r;
+                r = mix_scan(&ids[0], o->n_lookups, o->n_rows, &ids[2]);
+        if (r < 0)
+                die("no ids to look up: give --tokens or --text");
 }
 
-static int open_all(const struct options *o, char **arguments, carvq_client **ret_client,
-                    carvq_table *tables[WAYS_N]) {
+/* The same rows as halves. */
+static void make_f16(const char *table_path, char *ret_path, size_t path_bytes) {
+        char carvq[PATH_MAX], npy[PATH_MAX];
+
+        program_beside("../carvq/carvq", carvq, sizeof(carvq));
+        work_path("rows.npy", npy, sizeof(npy));
+        work_path("f16.carvq", ret_path, path_bytes);
+        run_program((char *const[]){ carvq, (char *)"unpack", (char *)(uintptr_t)table_path,
+                                     (char *)"-o", npy, (char *)"--quiet", NULL });
+        run_program((char *const[]){ carvq, (char *)"pack", npy, (char *)"-o", ret_path,
+                                     (char *)"--codec", (char *)"f16", (char *)"--quiet", NULL });
+        unlink(npy);
+}
+
+static void open_all(const struct private_daemon *daemon, const char *f16_path,
+                     carvq_client **ret_client, carvq_table *ret_tables[WAYS_N]) {
         const struct carvq_connect_options co = { .size = sizeof(co),
-                                                  .socket_path = o->socket,
+                                                  .socket_path = daemon->socket_path,
                                                   .name = "bench-cache" };
         const struct carvq_table_options to = { .size = sizeof(to), .no_cache = 1 };
-        char message[CARVQ_MESSAGE_BYTES] = "";
-        int r;
+        char message[CARVQ_MESSAGE_BYTES];
 
-        r = carvq_connect(&co, ret_client, message);
-        if (r >= 0)
-                r = carvq_table_open(*ret_client, arguments[0], &tables[CACHED]);
-        if (r >= 0)
-                r = carvq_table_open_with(*ret_client, arguments[0], &to, &tables[PLAIN]);
-        if (r < 0 && !message[0])
-                snprintf(message, sizeof(message), "%s", carvq_client_error(*ret_client));
-        if (r >= 0)
-                r = carvq_file_open(arguments[1], NULL, &tables[F16], message);
-        if (r >= 0 && (tables[F16]->shape.n_rows != tables[CACHED]->shape.n_rows ||
-                       tables[F16]->shape.n_dims != tables[CACHED]->shape.n_dims)) {
-                snprintf(message, sizeof(message), "%s has another shape", arguments[1]);
-                r = -EINVAL;
+        if (carvq_connect(&co, ret_client, message) < 0)
+                die("%s", message);
+        if (carvq_table_open(*ret_client, TABLE_NAME, &ret_tables[CACHED]) < 0 ||
+            carvq_table_open_with(*ret_client, TABLE_NAME, &to, &ret_tables[PLAIN]) < 0)
+                die("%s", carvq_client_error(*ret_client));
+        if (carvq_file_open(f16_path, NULL, &ret_tables[F16], message) < 0)
+                die("%s", message);
+}
+
+static void run(carvq_table *const tables[WAYS_N], const struct options *o) {
+        static const char *const names[3] = { "text", "zipf 1.0", "text and scan" };
+        const struct carvq_table *cached = tables[CACHED];
+        const char *kernels = tables[F16]->context.kernels->name;
+        json_t *outcome = outcome_new("cache", kernels, "warm"), *workloads = json_array();
+        struct figures figures[3] = { 0 };
+        struct ids ids[3] = { 0 };
+        char machine[256];
+
+        make_ids(o, ids);
+        machine_name(machine, sizeof(machine));
+        printf("%s; kernels %s; page cache warm\ntable %" PRIu64 " x %" PRIu64
+               " with an adaptor; %zu ids of text, %zu of them different; cache of %" PRIu64
+               " rows\n",
+               machine, kernels, o->n_rows, o->n_dims, ids[0].n, ids[0].n_distinct,
+               cached->cache.memory ? cache_slots(&cached->cache.layout) : 0);
+        for (size_t i = 0; i < 3; i++) {
+                if (time_ids(tables, &ids[i], o->n_lookups, &figures[i]) < 0)
+                        die("%s", carvq_client_error(cached->client));
+                print_figures(names[i], &figures[i]);
+                json_array_append_new(workloads, figures_json(names[i], &figures[i]));
+                free(ids[i].ids);
         }
-        if (r < 0)
-                fprintf(stderr, "bench-cache: %s\n", message);
-        return r;
+        json_object_set_new(outcome, "workloads", workloads);
+        print_targets(outcome, &figures[0]);
+        outcome_write(outcome, o->json);
+        json_decref(outcome);
 }
 
 int main(int argc, char **argv) {
-        static const struct option longs[] = {
-                { "socket", required_argument, NULL, 's' },
-                { "tokens", required_argument, NULL, 't' },
-                { "text", required_argument, NULL, 'T' },
-                { "lookups", required_argument, NULL, 'n' },
-                { "json", required_argument, NULL, 'j' },
-                { "help", no_argument, NULL, 'h' },
-                { 0 },
-        };
-        struct options o = { .n_lookups = 200000 };
+        struct options o = { .n_lookups = 200000, .n_rows = 30522, .n_dims = 384, .seed = 1 };
         carvq_table *tables[WAYS_N] = { NULL };
+        char table_path[PATH_MAX], f16_path[PATH_MAX];
+        struct private_daemon daemon;
         carvq_client *client = NULL;
-        int c, r;
 
-        while ((c = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
-                if (c == 's')
-                        o.socket = optarg;
-                else if (c == 't')
-                        o.tokens = optarg;
-                else if (c == 'T')
-                        o.text = optarg;
-                else if (c == 'n')
-                        o.n_lookups = strtoull(optarg, NULL, 10);
-                else if (c == 'j')
-                        o.json = optarg;
-                else {
-                        fputs(usage, c == 'h' ? stdout : stderr);
-                        return c == 'h' ? 0 : 2;
-                }
-        }
-        if (argc - optind != 2 || !o.n_lookups) {
-                fputs(usage, stderr);
-                return 2;
-        }
-        r = open_all(&o, argv + optind, &client, tables);
-        if (r >= 0)
-                r = run(tables, &o);
+        bench_options(
+                argc, argv,
+                "Time 1-row lookups of a table with an adaptor through a carvqd of its own, "
+                "with its cache\nand without, beside an f16 table decoded in-process.",
+                (const struct bench_option[]){
+                        { "lookups", "N", "of each kind", &o.n_lookups, NULL, 1, 100000000 },
+                        { "rows", "N", "of the table", &o.n_rows, NULL, 1000, 100000000 },
+                        { "dims", "N", "of its rows", &o.n_dims, NULL, 16, 65536 },
+                        { "tokens", "FILE", "ids, as decimal numbers", NULL, &o.tokens, 0, 0 },
+                        { "text", "FILE",
+                          "or words, each of which stands for an id; else of some licences", NULL,
+                          &o.text, 0, 0 },
+                        { "seed", "N", "of all random numbers", &o.seed, NULL, 1, UINT32_MAX },
+                        { "work", "DIR", "for the tables", NULL, &o.work, 0, 0 },
+                        { "json", "FILE", "the figures, for programs", NULL, &o.json, 0, 0 },
+                        { 0 },
+                });
+        work_folder(o.work);
+        bench_table_make(&(struct bench_table){ .n_rows = o.n_rows,
+                                                .n_dims = (uint32_t)o.n_dims,
+                                                .seed = o.seed,
+                                                .arguments = bench_table_adaptor },
+                         "table.carvq", table_path, sizeof(table_path));
+        make_f16(table_path, f16_path, sizeof(f16_path));
+        private_daemon_start(&daemon, TABLE_NAME, table_path);
+        open_all(&daemon, f16_path, &client, tables);
+        run(tables, &o);
         carvq_table_close(tables[F16]);
         carvq_client_free(client);
-        return r < 0;
+        private_daemon_stop(&daemon);
+        return 0;
 }
