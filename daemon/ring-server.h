@@ -22,6 +22,7 @@ struct ring_server {
         uint32_t sq_head; /* ours, published with release */
         uint32_t cq_tail;
         uint32_t cq_published;  /* the tail that the client can see */
+        uint64_t ids_guess;     /* in the id area: where the next ids may be */
         uint32_t wait_answered; /* the odd client_waiting we have sent a WAKE for */
         int socket_fd;          /* borrowed: where a WAKE goes */
 };

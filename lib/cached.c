@@ -23,7 +23,8 @@ int cached_init(struct carvq_table *table, int fd, uint32_t n_sets, struct fault
         r = row_cache_init(&table->cache, fd, n_sets, table->shape.n_dims, ret_fault);
         if (r < 0)
                 return r;
-        table->kernels = codec_kernels_choose(codec_cpu_features());
+        /* For conversions alone: no matrix units, for which the whole process would be asked. */
+        table->kernels = codec_kernels_choose(codec_cpu_features() & ~(uint32_t)CODEC_CPU_AMX);
         return 0;
 }
 

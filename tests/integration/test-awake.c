@@ -3,7 +3,7 @@
  * No system call on either side while both are awake. The daemon's worker and a client process are
  * traced, and each of their system calls is counted; the client looks for windows of lookups in
  * which there was none. One such window is the proof. Where other processes want the CPUs both
- * sides learn to sleep instead, and there is none to be had: then the test says so and skips.
+ * sides learn to sleep instead, and there is none to be had: then the test says so.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,11 +25,14 @@
 #include "proto/spin.h"
 #include "tests/make-table.h"
 
-#define N_LOOKUPS    200u /* of a window */
-#define N_WINDOWS    20u  /* without a system call, then it is enough */
-#define WINDOWS_MAX  5000u
-#define SEARCH_NS    UINT64_C(5000000000)
-#define SYSCALL_STOP (SIGTRAP | 0x80)
+#define N_LOOKUPS   200u /* of a window */
+#define N_WINDOWS   20u  /* without a system call, then it is enough */
+#define WINDOWS_MAX 5000u
+#define SEARCH_NS   UINT64_C(5000000000)
+/* A second. The worker gives spinning up at a hundred. */
+#define FEW_PREEMPTIONS 30u
+
+#define SYSCALL_STOP    (SIGTRAP | 0x80)
 
 static struct harness h;
 
@@ -172,10 +175,8 @@ static void trace(uint64_t spin_ns, unsigned n_windows, struct shared *ret_share
         assert_int_equal(waitpid(client, &status, WUNTRACED), client);
         if (ptrace(PTRACE_SEIZE, client, NULL, (void *)PTRACE_O_TRACESYSGOOD) < 0 ||
             ptrace(PTRACE_SEIZE, worker, NULL, (void *)PTRACE_O_TRACESYSGOOD) < 0) {
-                print_message("# SKIP ptrace: %s\n", strerror(errno));
                 kill(client, SIGKILL);
-                waitpid(client, &status, __WALL);
-                skip();
+                fail_msg("ptrace: %s", strerror(errno));
         }
         ptrace(PTRACE_INTERRUPT, worker, NULL, NULL);
         kill(client, SIGCONT);
@@ -189,16 +190,17 @@ static void trace(uint64_t spin_ns, unsigned n_windows, struct shared *ret_share
                       ret_shared->n_syscalls);
 }
 
-/* Preempted more often than a CPU of its own would explain. */
-static bool crowded(void) {
-        const uint64_t end_ns = clock_ns() + 300000000;
+/* How often a second others take the CPU from a thread that wants it for itself. A few times is
+ * what the kernel's own threads do. */
+static unsigned preemptions_per_s(void) {
+        const uint64_t end_ns = clock_ns() + 500000000;
         struct rusage before, after;
 
         getrusage(RUSAGE_SELF, &before);
         while (clock_ns() < end_ns)
                 cpu_relax();
         getrusage(RUSAGE_SELF, &after);
-        return after.ru_nivcsw - before.ru_nivcsw > 10 || single_cpu();
+        return 2 * (unsigned)(after.ru_nivcsw - before.ru_nivcsw);
 }
 
 static void test_none_while_both_are_awake(void **state) {
@@ -206,9 +208,10 @@ static void test_none_while_both_are_awake(void **state) {
 
         (void)state;
         trace(0, WINDOWS_MAX, &shared);
-        if (shared.n_clean < N_WINDOWS && crowded()) {
-                print_message("# SKIP other processes want the CPUs\n");
-                skip();
+        if (shared.n_clean < N_WINDOWS && preemptions_per_s() > FEW_PREEMPTIONS) {
+                /* Not skip(): cmocka 1.1.5 prints that as "not ok". */
+                print_message("# left out: other processes want the CPUs\n");
+                return;
         }
         assert_true(shared.n_clean >= N_WINDOWS);
 }
@@ -224,11 +227,35 @@ static void test_some_when_the_client_sleeps(void **state) {
         assert_true(shared.n_syscalls > shared.n_windows * N_LOOKUPS);
 }
 
+/* A container may forbid it. */
+static bool may_trace(void) {
+        int status;
+        pid_t pid;
+
+        pid = fork();
+        if (pid == 0)
+                for (;;)
+                        pause();
+        status = (int)ptrace(PTRACE_SEIZE, pid, NULL, NULL);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        return status == 0;
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_none_while_both_are_awake),
                 cmocka_unit_test(test_some_when_the_client_sleeps),
         };
+        const char *reason = NULL;
 
+        if (!may_trace())
+                reason = "ptrace is not permitted";
+        else if (single_cpu())
+                reason = "there is one CPU";
+        if (reason) {
+                printf("1..0 # SKIP %s\n", reason);
+                return 0;
+        }
         return cmocka_run_group_tests_name("awake", tests, setup, teardown);
 }

@@ -274,7 +274,7 @@ static const struct line lines[] = {
         { .name = "h4 k6 of 12, scales, mean",
           .header = { WINDOWS(6, 12, 4), .col_scale = 1, .row_scale = 1,
                       .adaptor_type = TABLE_ADAPTOR_HALF },
-          .limit_avx512 = 0.625,
+          .limit_avx512 = 0.5,
           .limit_avx2 = 1 },
         { .name = "h4 k6 of 14", .header = { WINDOWS(6, 14, 4) } },
         { .name = "h2 k3 of 12", .header = { WINDOWS(3, 12, 2) } },
