@@ -300,12 +300,24 @@ static _always_inline void decode_copied(const struct large_row *row, size_t wid
 
 /* ---- A row ---- */
 
+/* A short ring, unrolled: windows that begin in its first round never reach the end. */
+static _always_inline void unroll_ring(struct large_row *q, uint8_t buffer[2 * RING_BYTES]) {
+        size_t n = q->stage_bytes;
+
+        memcpy(buffer, q->codes, n);
+        for (size_t i = 0; i < RING_BYTES; i++)
+                buffer[n + i] = buffer[i];
+        q->codes = buffer;
+        q->stage_bytes += RING_BYTES;
+}
+
 /* FORMAT.md, decoding steps 1 to 3, of a record of at least one stage. */
 static void decode_large(const struct codec_table *table, const struct codec_record *record,
                          const struct finish *finish, float *ret_values) {
         const struct table_header *h = &table->contents.header;
         const struct table_layout *l = &table->contents.layout;
-        const struct large_row q = {
+        uint8_t buffer[2 * RING_BYTES];
+        struct large_row q = {
                 .codes = record->bytes + l->codes_offset,
                 .codebooks = codec_row_codebooks(table, record->row),
                 .stage_bytes = record->stage_bytes,
@@ -321,6 +333,8 @@ static void decode_large(const struct codec_table *table, const struct codec_rec
                 .finish = finish,
         };
 
+        if (q.n_stages == 1 && q.stage_bytes < RING_BYTES)
+                unroll_ring(&q, buffer);
         if (q.n_slots == 2)
                 decode_joined(&q, 2, ret_values);
         else if (q.n_slots == 4)
