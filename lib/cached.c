@@ -34,25 +34,6 @@ void cached_deinit(struct carvq_table *table) {
         table->row = NULL;
 }
 
-/* Columns, scale and type, in this order, as for a row out of the table. */
-static void finish_row(const struct carvq_table *table, const struct codec_request *q, void *out) {
-        float *values = table->row + q->col_first;
-
-        if (q->scale != 1)
-                for (uint32_t c = 0; c < q->n_cols; c++)
-                        values[c] *= q->scale;
-        switch (q->type) {
-        case CODEC_TYPE_F16:
-                table->kernels->f32_to_f16(values, q->n_cols, out);
-                break;
-        case CODEC_TYPE_BF16:
-                table->kernels->f32_to_bf16(values, q->n_cols, out);
-                break;
-        default:
-                memcpy(out, values, q->n_cols * sizeof(float));
-        }
-}
-
 /* Output row i, if its row is there. */
 static bool read_row(struct carvq_table *table, const struct codec_request *q, uint64_t i,
                      bool plain) {
@@ -63,7 +44,7 @@ static bool read_row(struct carvq_table *table, const struct codec_request *q, u
         if (!row_cache_read(&table->cache, q->ids[i], values, &slot))
                 return false;
         if (!plain)
-                finish_row(table, q, out);
+                codec_finish_row(table->kernels, q, table->row + q->col_first, out);
         client_ring_hit(&table->client->ring, table->handle, slot);
         return true;
 }
@@ -72,7 +53,7 @@ static bool read_row(struct carvq_table *table, const struct codec_request *q, u
 static int lookup_some(struct carvq_table *table, const struct codec_request *q, uint64_t first,
                        uint64_t n) {
         struct client_misses *m = table->client->misses;
-        bool plain = q->type == CODEC_TYPE_F32 && q->n_cols == table->shape.n_dims && q->scale == 1;
+        bool plain = codec_request_is_plain(q, &table->shape);
         struct codec_request rest = *q;
         uint64_t n_misses = 0;
 
@@ -93,12 +74,12 @@ static int lookup_some(struct carvq_table *table, const struct codec_request *q,
 
 /* The daemon words what is wrong with an id, and counts from the first one of the lookup. */
 static bool has_wrong_id(const struct carvq_table *table, const struct codec_request *q) {
-        uint64_t i = 0;
-
-        if (q->out_of_range == CODEC_OUT_OF_RANGE_ERROR)
-                while (i < q->n_ids && q->ids[i] < table->shape.n_rows)
-                        i++;
-        return q->out_of_range == CODEC_OUT_OF_RANGE_ERROR && i < q->n_ids;
+        if (q->out_of_range == CODEC_OUT_OF_RANGE_ZERO)
+                return false;
+        for (uint64_t i = 0; i < q->n_ids; i++)
+                if (q->ids[i] >= table->shape.n_rows)
+                        return true;
+        return false;
 }
 
 int cached_lookup(struct carvq_table *table, const struct codec_request *q) {

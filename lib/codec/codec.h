@@ -173,6 +173,13 @@ struct codec_request {
         void *out;
 };
 
+/* A row that needs no stop on the way: whole, f32, as the table has it. */
+static inline bool codec_request_is_plain(const struct codec_request *request,
+                                          const struct table_header *header) {
+        return request->type == CODEC_TYPE_F32 && request->n_cols == header->n_dims &&
+               request->scale == 1;
+}
+
 /* Bytes of one value of a codec_type; 0 for an unknown one. */
 size_t codec_type_bytes(uint32_t type);
 
@@ -248,3 +255,8 @@ static inline void codec_decode_all(struct codec_context *context, const struct 
         codec_decode(context, table, &piece, 1);
         *cost = piece.cost;
 }
+
+/* The last steps of a row: its n_cols values times the request's scale, in place, and rounded to
+ * its type, to `ret_row` at a multiple of a value's size. */
+void codec_finish_row(const struct codec_kernels *kernels, const struct codec_request *request,
+                      float *values, void *ret_row);

@@ -105,8 +105,9 @@ static void decode_block(const struct codec_table *table, const uint16_t *codebo
         }
 }
 
-void codec_scalar_codes(const struct codec_table *table, const struct codec_record *record,
-                        const float *addends, float *ret_values) {
+/* FORMAT.md, decoding steps 1 to 3 but for the adaptor's layers, of a row of codes. */
+static void decode_codes(const struct codec_table *table, const struct codec_record *record,
+                         const float *addends, float *ret_values) {
         const struct table_layout *l = &table->contents.layout;
         const uint16_t *codebooks = codec_row_codebooks(table, record->row);
         float scale = codec_row_scale(table, record);
@@ -142,7 +143,7 @@ static void decode_carvq(const struct codec_table *table, const struct codec_rec
                                 half_to_float(codec_load_half(record->bytes)),
                                 table->contents.header.n_dims, ret_values);
         else
-                codec_scalar_codes(table, record, addends, ret_values);
+                decode_codes(table, record, addends, ret_values);
 }
 
 void codec_decode_f32(const struct codec_table *table, const struct codec_record *record,

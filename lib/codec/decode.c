@@ -20,7 +20,7 @@
 
 /* ---- The context ---- */
 
-/* Scratch of a context: a row, a pooled row, a row of halves, a batch of the adaptor's outputs, and
+/* Scratch of a context: a row, a pooled row, a finished row, a batch of the adaptor's outputs, and
  * what the adaptor needs. */
 #define CONTEXT_ROWS 3u
 
@@ -112,7 +112,7 @@ struct job {
         struct codec_piece *pieces;
         size_t n_pieces;
         float *row, *pooled, *addends, *scratch;
-        uint16_t *halves;
+        void *aligned;            /* a row that has to be copied to its place */
         struct cursor front;      /* the next id to look up ahead */
         uint64_t n_ahead, n_used; /* ids that were looked up, decoded */
         struct ahead *ahead;      /* of id i of the stream at i % AHEAD_SLOTS */
@@ -210,41 +210,37 @@ static bool decode_next(struct job *job, struct codec_cost *cost, float *ret_val
 
 /* ---- Rows ---- */
 
-/* Rounds `values` to the request's type. A place that is not aligned for it, which a caller's odd
- * stride may give, is reached by a copy. */
-static void write_values(const struct job *job, const struct codec_request *q, const float *values,
-                         uint8_t *out) {
-        size_t value_bytes = codec_type_bytes(q->type), n_bytes = q->n_cols * value_bytes;
-        bool aligned = (uintptr_t)out % value_bytes == 0;
-        uint16_t *halves = aligned ? (void *)out : job->halves;
-
+void codec_finish_row(const struct codec_kernels *kernels, const struct codec_request *q,
+                      float *values, void *ret_row) {
+        if (q->scale != 1)
+                for (size_t c = 0; c < q->n_cols; c++)
+                        values[c] *= q->scale;
         switch (q->type) {
         case CODEC_TYPE_F32:
-                memcpy(out, values, n_bytes);
-                return;
+                memcpy(ret_row, values, q->n_cols * sizeof(float));
+                break;
         case CODEC_TYPE_F16:
-                job->kernels->f32_to_f16(values, q->n_cols, halves);
+                kernels->f32_to_f16(values, q->n_cols, ret_row);
                 break;
         case CODEC_TYPE_BF16:
-                job->kernels->f32_to_bf16(values, q->n_cols, halves);
+                kernels->f32_to_bf16(values, q->n_cols, ret_row);
                 break;
         }
-        if (!aligned)
-                memcpy(out, halves, n_bytes);
 }
 
-/* The last steps of the piece's next row, which is in private memory. */
-static void finish_row(const struct job *job, struct codec_piece *piece, const float *values) {
+/* The piece's next row, which is in private memory, to its place. One that is not aligned for it,
+ * which a caller's odd stride may give, is reached by a copy. */
+static void finish_row(const struct job *job, struct codec_piece *piece, float *values) {
         const struct codec_request *q = piece->request;
+        size_t value_bytes = codec_type_bytes(q->type), n_bytes = q->n_cols * value_bytes;
+        uint8_t *out = (uint8_t *)q->out + piece->n_rows * q->row_stride_bytes;
+        bool aligned = (uintptr_t)out % value_bytes == 0;
 
-        if (q->scale != 1) {
-                for (size_t c = 0; c < q->n_cols; c++)
-                        job->pooled[c] = values[c] * q->scale;
-                values = job->pooled;
-        }
-        write_values(job, q, values, (uint8_t *)q->out + piece->n_rows * q->row_stride_bytes);
+        codec_finish_row(job->kernels, q, values, aligned ? (void *)out : job->aligned);
+        if (!aligned)
+                memcpy(out, job->aligned, n_bytes);
         piece->n_rows++;
-        piece->cost.bytes_written += q->n_cols * codec_type_bytes(q->type);
+        piece->cost.bytes_written += n_bytes;
 }
 
 /* The first row is copied, so that a bag of one is that row to the bit; a row outside the table
@@ -293,10 +289,9 @@ static void decode_bags(struct job *job, struct codec_piece *piece) {
         }
 }
 
-/* Whole f32 rows as the table has them need no stop on the way. */
 static bool is_plain(const struct codec_request *q, const struct table_header *h) {
-        return q->type == CODEC_TYPE_F32 && q->n_cols == h->n_dims && q->scale == 1 &&
-               (uintptr_t)q->out % sizeof(float) == 0 && q->row_stride_bytes % sizeof(float) == 0;
+        return codec_request_is_plain(q, h) && (uintptr_t)q->out % sizeof(float) == 0 &&
+               q->row_stride_bytes % sizeof(float) == 0;
 }
 
 static void decode_rows(struct job *job, struct codec_piece *piece) {
@@ -331,7 +326,7 @@ void codec_decode(struct codec_context *context, const struct codec_table *table
                 .n_pieces = n_pieces,
                 .row = context->scratch,
                 .pooled = context->scratch + row_floats(h),
-                .halves = (uint16_t *)(void *)(context->scratch + 2 * row_floats(h)),
+                .aligned = context->scratch + 2 * row_floats(h),
                 .addends = context->scratch + CONTEXT_ROWS * row_floats(h),
                 .scratch = context->scratch + context->scratch_floats - codec_scratch_floats(h),
                 .ahead = ahead,

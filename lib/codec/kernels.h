@@ -193,7 +193,3 @@ static inline uint32_t codec_load_bits(const uint8_t *bytes, size_t n_bytes, siz
                 word |= (uint32_t)bytes[(first / 8 + i / 8) % n_bytes] << i;
         return word >> first % 8 & ((1u << n_bits) - 1);
 }
-
-/* FORMAT.md, decoding steps 1 to 3 but for the adaptor's layers, of a row of codes. */
-void codec_scalar_codes(const struct codec_table *table, const struct codec_record *record,
-                        const float *addends, float *ret_values);
