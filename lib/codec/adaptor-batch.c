@@ -50,7 +50,7 @@ void codec_adaptor_batch(const struct codec_adaptor_steps *steps, const struct c
                          const struct codec_record *records, size_t n_rows, float *scratch,
                          size_t stride, float *ret_outputs) {
         const struct table_header *h = &table->contents.header;
-        const struct codec_weights *w = table->weights;
+        const struct codec_prepared *p = table->prepared;
         size_t n_latent = codec_scratch_round(h->latent_dims), n_hidden = hidden_floats(h);
         float *hidden = scratch + CODEC_BATCH_ROWS * n_latent;
         struct batch b = {
@@ -58,7 +58,7 @@ void codec_adaptor_batch(const struct codec_adaptor_steps *steps, const struct c
                 .tiles = (uint8_t *)(hidden + CODEC_BATCH_ROWS * n_hidden),
         };
 
-        if (!w) {
+        if (!p || !p->n_layers) {
                 codec_scalar_adaptor(table, records, n_rows, scratch, stride, ret_outputs);
                 return;
         }
@@ -69,6 +69,6 @@ void codec_adaptor_batch(const struct codec_adaptor_steps *steps, const struct c
                 b.hidden[b.n_rows] = hidden + b.n_rows * n_hidden;
                 b.outputs[b.n_rows++] = ret_outputs + i * stride;
         }
-        for (size_t i = 0; b.n_rows && i < w->n_layers; i++)
-                run_layer(steps, &w->layers[i], &b, i + 1 < w->n_layers ? b.hidden : b.outputs);
+        for (size_t i = 0; b.n_rows && i < p->n_layers; i++)
+                run_layer(steps, &p->layers[i], &b, i + 1 < p->n_layers ? b.hidden : b.outputs);
 }

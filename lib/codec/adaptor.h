@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files of the batched adaptor share: its weights as they are packed at load (weights.c),
+ * What the files of the batched adaptor share: its weights as they are packed at load (prepared.h),
  * the walk over its layers (adaptor-batch.c), and the steps that each instruction set has.
  *
  * One algorithm for all of them, so that a row's bits depend neither on the machine nor on the
@@ -17,16 +17,13 @@
  */
 #pragma once
 
-#include "kernels.h"
+#include "prepared.h"
 
-#define CODEC_PANEL_OUTPUTS 16u   /* that are computed together */
-#define CODEC_TILE_INPUTS   64u   /* a kilobyte of weights of a panel */
-#define CODEC_BLOCK_INPUTS  1024u /* 2^14 x 2^7 x 2^10 is the largest sum */
-#define CODEC_BLOCK_TILES   (CODEC_BLOCK_INPUTS / CODEC_TILE_INPUTS)
-#define CODEC_TILE_BYTES    (CODEC_PANEL_OUTPUTS * CODEC_TILE_INPUTS)
+#define CODEC_BLOCK_INPUTS 1024u /* 2^14 x 2^7 x 2^10 is the largest sum */
+#define CODEC_BLOCK_TILES  (CODEC_BLOCK_INPUTS / CODEC_TILE_INPUTS)
 
-#define CODEC_INPUT_MAX     16383 /* 127 x 128 + 127 */
-#define CODEC_WEIGHT_MAX    16319 /* 127 x 128 + 63 */
+#define CODEC_INPUT_MAX    16383 /* 127 x 128 + 127 */
+#define CODEC_WEIGHT_MAX   16319 /* 127 x 128 + 63 */
 
 /* Inputs of a tile: for all rows of a batch, 64 digits x1, then x0; or 64 of the type int16_t. */
 #define CODEC_INPUT_ROW_BYTES   64u
@@ -36,29 +33,6 @@
 /* Row maxima below this count as 0, so that nothing is divided by what is nearly that. */
 #define CODEC_TINY 0x1p-100f
 #define CODEC_HUGE 0x1.fffffep127f
-
-/* One layer. Zeros fill the last panel and the last tile. */
-struct codec_packed {
-        size_t n_in, n_out;
-        size_t n_panels, n_tiles;
-        uint32_t n_digits; /* of a weight; 0: floats */
-        bool relu;
-        const float *biases;  /* [n_panels][16] */
-        const float *scales;  /* [n_panels][16], of integers */
-        const float *floats;  /* [n_panels][n_in][16] */
-        const int8_t *digits; /* [n_panels][n_tiles][n_digits][16][16][4]: inputs by fours, outputs,
-                                 inputs of the four; w1 before w0 */
-};
-
-struct codec_weights {
-        size_t n_layers;
-        struct codec_packed layers[CODEC_LAYERS_MAX];
-};
-
-static inline const int8_t *codec_packed_tile(const struct codec_packed *l, size_t panel,
-                                              size_t tile) {
-        return l->digits + (panel * l->n_tiles + tile) * l->n_digits * CODEC_TILE_BYTES;
-}
 
 /*
  * Outputs go to whole panels: rows of them have room for multiples of 16. A ReLU leaves 0 of a NaN

@@ -29,7 +29,7 @@ uint32_t codec_cpu_features(void);
 int codec_cpu_mask_parse(const char *text, uint32_t *ret_mask);
 
 struct codec_table;
-struct codec_weights;
+struct codec_prepared;
 
 /* Where a row is: `n_bytes` of the rows chunk. */
 struct codec_record {
@@ -51,11 +51,12 @@ struct codec_record {
  * private to the caller; nothing in it outlives a call.
  */
 struct codec_kernels {
-        const char *name; /* "scalar", "avx512" ... */
+        const char *name;     /* "scalar", "avx512" ... */
+        bool runs_linear_map; /* decode() does, of few inputs, if it is prepared: with no addends */
         /* The record of row `row` (< n_rows): inside the rows chunk whatever the tier map says. */
         struct codec_record (*find)(const struct codec_table *table, uint64_t row);
         /* n_dims floats of a row to `ret_values`, each written once. One per codec. `addends` are
-         * the adaptor's outputs for the row where it has latents, else NULL. */
+         * the adaptor's outputs for the row, where it runs for a batch, else NULL. */
         void (*decode[TABLE_CODEC_CARVQ + 1])(const struct codec_table *table,
                                               const struct codec_record *record,
                                               const float *addends, float *ret_values);
@@ -87,7 +88,7 @@ struct codec_table {
         const uint16_t *col_scales;           /* half[n_dims]; NULL where absent */
         const uint16_t *adaptor;              /* NULL where absent */
         const struct table_tier_block *tiers; /* NULL where absent */
-        struct codec_weights *weights;        /* NULL: the adaptor runs as specified, slowly */
+        struct codec_prepared *prepared;      /* NULL: carvq is decoded as specified, slowly */
 };
 
 /* Slices a whole file in memory, at a multiple of 64 bytes, that has passed table_check(). */
@@ -95,13 +96,14 @@ void codec_table_init(struct codec_table *table, const struct table_contents *co
                       const void *file);
 
 /*
- * Packs the adaptor's weights for the batched kernels: a copy, of at most 4 bytes a weight, that
- * nobody changes. A table from codec_table_init() has none until its owner sets it. NULL where
- * there are no latents, and where a weight is not finite. -ENOMEM.
+ * What the kernels want of a table in another form: columns' scales and means as floats, and the
+ * adaptor's weights packed. A copy, of at most 4 bytes a weight, that nobody changes. A table from
+ * codec_table_init() has none until its owner sets it. `col_scales` and `adaptor`: the chunks, if
+ * the header has them. Of other codecs than carvq NULL. -ENOMEM.
  */
-int codec_weights_new(const struct table_header *header, const uint16_t *adaptor,
-                      struct codec_weights **ret_weights);
-void codec_weights_free(struct codec_weights *weights);
+int codec_prepare(const struct table_header *header, const uint16_t *col_scales,
+                  const uint16_t *adaptor, struct codec_prepared **ret_prepared);
+void codec_prepared_free(struct codec_prepared *prepared);
 
 struct codec_file {
         struct codec_table table;

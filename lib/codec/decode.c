@@ -2,11 +2,11 @@
 /*
  * Requests over a table, checked before, decoded in any number of pieces. The ids of all pieces of
  * a call are one stream: each is looked up ahead (its record found and prefetched), decoded, and
- * put where its piece wants it. Where rows have latents the adaptor runs for a batch of the stream
- * at a time, so that its weights are read once for all of them, and once for a row that repeats.
+ * put where its piece wants it. An adaptor with hidden layers runs for a batch of the stream at a
+ * time, so that its weights are read once for all of them, and once for a row that repeats.
  * The output may be shared memory: it is written once and never read. One context per thread.
  */
-#include "kernels.h"
+#include "prepared.h"
 
 /* Records are found and prefetched this many ids ahead, and no more than this much of each: the
  * hardware follows a stream once it runs, and a core has about a dozen misses in flight. What says
@@ -39,10 +39,12 @@ void codec_context_deinit(struct codec_context *context) {
 
 int codec_context_reserve(struct codec_context *context, const struct codec_table *table) {
         const struct table_header *h = &table->contents.header;
-        size_t n_adaptor_rows = h->latent_dims ? CODEC_BATCH_ROWS : 0;
-        size_t n = (CONTEXT_ROWS + n_adaptor_rows) * row_floats(h) + codec_scratch_floats(h);
+        size_t n = CONTEXT_ROWS * row_floats(h);
+
         float *scratch;
 
+        if (codec_runs_batches(context->kernels, table))
+                n += CODEC_BATCH_ROWS * row_floats(h) + codec_scratch_floats(h);
         if (n <= context->scratch_floats)
                 return 0;
         scratch = aligned_alloc(CODEC_SCRATCH_ALIGNMENT, n * sizeof(float));
@@ -111,7 +113,8 @@ struct job {
         const struct codec_table *table;
         struct codec_piece *pieces;
         size_t n_pieces;
-        float *row, *pooled, *addends, *scratch;
+        float *row, *pooled;
+        float *addends, *scratch; /* NULL unless the adaptor runs for batches */
         void *aligned;            /* a row that has to be copied to its place */
         struct cursor front;      /* the next id to look up ahead */
         uint64_t n_ahead, n_used; /* ids that were looked up, decoded */
@@ -195,13 +198,13 @@ static bool decode_next(struct job *job, struct codec_cost *cost, float *ret_val
         const struct table_header *h = &job->table->contents.header;
         const struct ahead *a = &job->ahead[job->n_used % AHEAD_SLOTS];
 
-        if (h->latent_dims && job->n_used % CODEC_BATCH_ROWS == 0)
+        if (job->addends && job->n_used % CODEC_BATCH_ROWS == 0)
                 run_adaptor(job);
         look_ahead(job);
         job->n_used++;
         if (!a->record.bytes)
                 return false;
-        job->kernels->decode[h->codec](job->table, &a->record, h->latent_dims ? a->addends : NULL,
+        job->kernels->decode[h->codec](job->table, &a->record, job->addends ? a->addends : NULL,
                                        ret_values);
         cost->n_rows_read++;
         cost->bytes_read += a->record.n_bytes;
@@ -319,6 +322,7 @@ void codec_decode(struct codec_context *context, const struct codec_table *table
                   struct codec_piece *pieces, size_t n_pieces) {
         const struct table_header *h = &table->contents.header;
         struct ahead ahead[AHEAD_SLOTS]; /* too large to be cleared for a single row */
+        bool batches = codec_runs_batches(context->kernels, table);
         struct job job = {
                 .kernels = context->kernels,
                 .table = table,
@@ -327,15 +331,17 @@ void codec_decode(struct codec_context *context, const struct codec_table *table
                 .row = context->scratch,
                 .pooled = context->scratch + row_floats(h),
                 .aligned = context->scratch + 2 * row_floats(h),
-                .addends = context->scratch + CONTEXT_ROWS * row_floats(h),
-                .scratch = context->scratch + context->scratch_floats - codec_scratch_floats(h),
                 .ahead = ahead,
         };
 
         if (!n_pieces)
                 return;
+        if (batches) {
+                job.addends = context->scratch + CONTEXT_ROWS * row_floats(h);
+                job.scratch = job.addends + CODEC_BATCH_ROWS * row_floats(h);
+        }
         job.front.span = span_of(&pieces[0]);
-        for (size_t i = 0; i < (h->latent_dims ? CODEC_BATCH_ROWS : PREFETCH_IDS); i++)
+        for (size_t i = 0; i < (batches ? CODEC_BATCH_ROWS : PREFETCH_IDS); i++)
                 look_ahead(&job);
         for (size_t i = 0; i < n_pieces; i++)
                 if (pieces[i].request->pooling)

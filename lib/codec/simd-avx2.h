@@ -25,6 +25,11 @@ static _always_inline vector v_mul(vector a, vector b) {
         return _mm256_mul_ps(a, b);
 }
 
+/* a x b + c, rounded once. */
+static _always_inline vector v_fma(vector a, vector b, vector c) {
+        return _mm256_fmadd_ps(a, b, c);
+}
+
 /* ---- Loads and stores of the first n lanes; n may be larger than LANES ---- */
 
 static _always_inline __m256i first_lanes(size_t n) {

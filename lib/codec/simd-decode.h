@@ -15,14 +15,44 @@ static struct codec_record find(const struct codec_table *table, uint64_t row) {
 
 /* ---- Codec carvq ---- */
 
-/* A row of no stages is what the adaptor makes of it. */
-static void decode_no_stages(const struct codec_table *table, const struct finish *finish,
-                             float *ret_values) {
-        size_t n = table->contents.header.n_dims;
+static void prepare_inputs(const struct codec_table *table, const struct codec_record *record,
+                           struct finish *f) {
+        const struct codec_columns *c = &table->prepared->columns;
+        float inputs[CODEC_LINEAR_INPUTS_MAX] = { 0 };
+        size_t n = MAX(c->n_inputs, CODEC_LINEAR_INPUTS_MIN);
 
+        codec_load_latent(&table->contents.header, record, inputs);
+        for (size_t i = 0; i < n; i++) {
+                f->inputs[i].weights = c->weights + i * c->stride;
+                f->inputs[i].x = inputs[i];
+        }
+}
+
+/* What is to be done to the record's sums. */
+static struct finish finish_of(const struct codec_table *table, const struct codec_record *record,
+                               const float *addends) {
+        const struct table_header *h = &table->contents.header;
+        const struct codec_columns *c = &table->prepared->columns;
+        struct finish f = {
+                .scale = codec_row_scale(table, record),
+                .col_scales = c->scales,
+                .addends = addends ? addends : c->biases,
+        };
+
+        if (!addends && c->n_inputs) {
+                f.kind = FINISH_LINEAR;
+                prepare_inputs(table, record, &f);
+        } else if (f.scale != 1 || h->col_scale || h->adaptor_type) {
+                f.kind = FINISH_COLUMNS;
+        }
+        return f;
+}
+
+/* A row of no stages is what the adaptor makes of it. */
+static void decode_no_stages(const struct finish *f, size_t n, float *ret_values) {
         for (size_t i = 0; i < n; i += LANES)
                 v_store(ret_values + i, n - i,
-                        finish ? finish_values(finish, i, n - i, v_set(0)) : v_set(0));
+                        v_add(v_set(0), finish_addends(f, f->kind, i, n - i)));
 }
 
 static void decode_integers(const uint8_t *integers, float scale, size_t n, float *ret_values) {
@@ -34,24 +64,25 @@ static void decode_integers(const uint8_t *integers, float scale, size_t n, floa
 static void decode_carvq(const struct codec_table *table, const struct codec_record *record,
                          const float *addends, float *ret_values) {
         const struct table_header *h = &table->contents.header;
-        const struct finish finish = {
-                .scale = record->n_stages ? codec_row_scale(table, record) : 1,
-                .col_scales = record->n_stages ? table->col_scales : NULL,
-                .addends = addends,
-                .means = codec_adaptor_means(table),
-        }, *any;
+        struct finish finish;
 
-        any = finish.scale != 1 || finish_has_columns(&finish) ? &finish : NULL;
-        if (codec_is_int8(table, record))
+        if (!table->prepared) {
+                codec_kernels_scalar.decode[TABLE_CODEC_CARVQ](table, record, addends, ret_values);
+                return;
+        }
+        if (codec_is_int8(table, record)) {
                 decode_integers(record->bytes + sizeof(uint16_t),
                                 half_to_float(codec_load_half(record->bytes)), h->n_dims,
                                 ret_values);
-        else if (!record->n_stages)
-                decode_no_stages(table, any, ret_values);
+                return;
+        }
+        finish = finish_of(table, record, addends);
+        if (!record->n_stages)
+                decode_no_stages(&finish, h->n_dims, ret_values);
         else if (table_small_codebooks(h))
-                decode_small(table, record, any, ret_values);
+                decode_small(table, record, &finish, ret_values);
         else
-                decode_large(table, record, any, ret_values);
+                decode_large(table, record, &finish, ret_values);
 }
 
 /* ---- The other codecs ---- */
@@ -127,6 +158,7 @@ static void f32_to_bf16(const float *values, size_t n, uint16_t *ret_values) {
 #define KERNELS(set_name, adaptor_fn)                                                                \
         {                                                                                            \
                 .name = set_name,                                                                  \
+                .runs_linear_map = true,                                                           \
                 .find = find,                                                                      \
                 .decode = {                                                                        \
                         [TABLE_CODEC_F32] = codec_decode_f32,                                      \

@@ -5,28 +5,45 @@
  */
 #pragma once
 
-/* Of addends and means at most one is set; a NULL finish: nothing is to be done. */
-struct finish {
-        float scale;                /* 1 where the table has none: exact */
-        const uint16_t *col_scales; /* as the table has them; NULL: none, as the others */
-        const float *addends;       /* the adaptor's outputs */
-        const uint16_t *means;      /* the same, as the table has them, of one without inputs */
+#include "prepared.h"
+
+/* Loops over values are made for each kind, so that what it needs stays in registers. */
+enum finish_kind {
+        FINISH_NONE,    /* the sums are the row */
+        FINISH_COLUMNS, /* scales, and addends */
+        FINISH_LINEAR,  /* and a linear map */
 };
 
-/* What differs from column to column. */
-static inline bool finish_has_columns(const struct finish *finish) {
-        return finish && (finish->col_scales || finish->addends || finish->means);
+struct finish {
+        enum finish_kind kind;
+        float scale;
+        const float *col_scales;
+        const float *addends; /* the adaptor's outputs, or what the linear map begins with */
+        struct {
+                const float *weights; /* the fourth: NULL for none */
+                float x;
+        } inputs[CODEC_LINEAR_INPUTS_MAX];
+};
+
+/* The adaptor's outputs for dimensions `at` and following, of which the first n count. */
+static _always_inline vector finish_addends(const struct finish *f, enum finish_kind kind,
+                                            size_t at, size_t n) {
+        vector v = v_load(f->addends + at, n);
+
+        if (kind != FINISH_LINEAR)
+                return v;
+        v = v_fma(v_set(f->inputs[0].x), v_load(f->inputs[0].weights + at, LANES), v);
+        v = v_fma(v_set(f->inputs[1].x), v_load(f->inputs[1].weights + at, LANES), v);
+        v = v_fma(v_set(f->inputs[2].x), v_load(f->inputs[2].weights + at, LANES), v);
+        if (f->inputs[3].weights)
+                v = v_fma(v_set(f->inputs[3].x), v_load(f->inputs[3].weights + at, LANES), v);
+        return v;
 }
 
-/* The first n of dimensions `at` and following. */
-static _always_inline vector finish_values(const struct finish *finish, size_t at, size_t n,
-                                           vector v) {
-        v = v_mul(v, v_set(finish->scale));
-        if (finish->col_scales)
-                v = v_mul(v, v_load_halves(finish->col_scales + at, n));
-        if (finish->addends)
-                v = v_add(v, v_load(finish->addends + at, n));
-        else if (finish->means)
-                v = v_add(v, v_load_halves(finish->means + at, n));
-        return v;
+static _always_inline vector finish_values(const struct finish *f, enum finish_kind kind, size_t at,
+                                           size_t n, vector v) {
+        if (kind == FINISH_NONE)
+                return v;
+        v = v_mul(v_mul(v, v_set(f->scale)), v_load(f->col_scales + at, LANES));
+        return v_add(v, finish_addends(f, kind, at, n));
 }

@@ -39,8 +39,8 @@ struct large_row {
 static _always_inline void cut_four(const struct large_row *q, uint64_t word, size_t shift,
                                     size_t ret_centroids[4]) {
         word >>= shift;
-        for (size_t i = 0; i < 4; i++)
-                ret_centroids[i] = word >> i * q->code_bits & q->window_mask;
+        for (size_t i = 0; i < 4; i++, word >>= q->code_bits)
+                ret_centroids[i] = word & q->window_mask;
 }
 
 #define RING_BYTES 16u /* in which a unit's windows lie */
@@ -106,17 +106,12 @@ static _always_inline void next_groups(const struct large_row *q, struct walk *w
 
 /* ---- A power of two of slots, at most LANES ---- */
 
-static _always_inline void store(const struct finish *finish, size_t at, size_t n, vector v,
-                                 float *ret_values) {
-        v_store(ret_values + at, n, finish ? finish_values(finish, at, n, v) : v);
-}
-
 /* The first `n_values` of a unit. What a window past the end chooses is a centroid like any other,
  * and is not stored. */
 static _always_inline void decode_unit(const struct large_row *q, const struct finish *finish,
-                                       const uint16_t *codebook, const size_t *groups,
-                                       size_t n_slots, size_t n_stages, size_t first,
-                                       size_t n_values, float *ret_values) {
+                                       enum finish_kind kind, const uint16_t *codebook,
+                                       const size_t *groups, size_t n_slots, size_t n_stages,
+                                       size_t first, size_t n_values, float *ret_values) {
         const size_t n = LANES / n_slots, n_vectors = UNIT / n, bit = first * q->code_bits;
         size_t x[UNIT], at = first * n_slots;
         vector v[UNIT];
@@ -132,42 +127,62 @@ static _always_inline void decode_unit(const struct large_row *q, const struct f
                         v[i] = v_add(v[i], v_join(stage, x + i * n, n_slots));
         }
         for (size_t i = 0; i < n_vectors && i * LANES < n_values; i++, at += LANES) {
+                size_t n_left = n_values - i * LANES;
+
                 __builtin_prefetch(ret_values + at + STORE_AHEAD, 1);
-                store(finish, at, n_values - i * LANES, v[i], ret_values);
+                v_store(ret_values + at, n_left, finish_values(finish, kind, at, n_left, v[i]));
         }
 }
 
 /* The whole units of sub-vectors [first, end), which share codebooks; returns how far it came. */
-static _always_inline size_t decode_units(const struct large_row *row, const struct finish *finish,
+static _always_inline size_t decode_units(const struct large_row *row, enum finish_kind kind,
                                           const uint16_t *codebook, size_t n_slots, size_t n_stages,
                                           size_t first, size_t end, float *ret_values) {
         const struct large_row q = *row; /* copies, which no store can change */
-        const struct finish f = finish ? *finish : (struct finish){ 0 };
+        const struct finish f = *row->finish;
 
         for (; first + UNIT <= end; first += UNIT)
-                decode_unit(&q, finish ? &f : NULL, codebook, NULL, n_slots, n_stages, first,
-                            UNIT * n_slots, ret_values);
+                decode_unit(&q, &f, kind, codebook, NULL, n_slots, n_stages, first, UNIT * n_slots,
+                            ret_values);
         return first;
 }
 
-/* With slots and stages known to the compiler, a unit is straight code that keeps all in registers.
- */
-static _always_inline size_t decode_stages_of(const struct large_row *q,
-                                              const struct finish *finish, const uint16_t *codebook,
-                                              size_t n_slots, size_t first, size_t end,
-                                              float *ret_values) {
-        switch (q->n_stages) {
-        case 1:
-                return decode_units(q, finish, codebook, n_slots, 1, first, end, ret_values);
-        case 2:
-                return decode_units(q, finish, codebook, n_slots, 2, first, end, ret_values);
-        case 3:
-                return decode_units(q, finish, codebook, n_slots, 3, first, end, ret_values);
-        default:
-                return decode_units(q, finish, codebook, n_slots, q->n_stages, first, end,
-                                    ret_values);
+typedef size_t decode_units_fn(const struct large_row *q, const uint16_t *codebook, size_t first,
+                               size_t end, float *ret_values);
+
+/* With slots, stages and finish known to the compiler, a unit is straight code; and in a function
+ * of its own it has the registers to itself. */
+#define UNITS(name, slots, stages, kind)                                                           \
+        static __attribute__((noinline)) size_t name(const struct large_row *q,                    \
+                                                     const uint16_t *codebook, size_t first,       \
+                                                     size_t end, float *ret_values) {              \
+                return decode_units(q, kind, codebook, slots, stages, first, end, ret_values);     \
         }
-}
+#define UNITS_OF_STAGES(slots, stages, n_stages)                                                   \
+        UNITS(units_##slots##_##stages##_none, slots, n_stages, FINISH_NONE)                       \
+        UNITS(units_##slots##_##stages##_columns, slots, n_stages, FINISH_COLUMNS)                 \
+        UNITS(units_##slots##_##stages##_linear, slots, n_stages, FINISH_LINEAR)
+#define UNITS_OF_SLOTS(slots)                                                                      \
+        UNITS_OF_STAGES(slots, 1, 1)                                                               \
+        UNITS_OF_STAGES(slots, 2, 2)                                                               \
+        UNITS_OF_STAGES(slots, 3, 3)                                                               \
+        UNITS_OF_STAGES(slots, n, q->n_stages)                                                     \
+                                                                                                   \
+        static decode_units_fn *const units_##slots[4][3] = {                                      \
+                { units_##slots##_1_none, units_##slots##_1_columns, units_##slots##_1_linear },   \
+                { units_##slots##_2_none, units_##slots##_2_columns, units_##slots##_2_linear },   \
+                { units_##slots##_3_none, units_##slots##_3_columns, units_##slots##_3_linear },   \
+                { units_##slots##_n_none, units_##slots##_n_columns, units_##slots##_n_linear },   \
+        };
+
+UNITS_OF_SLOTS(2)
+UNITS_OF_SLOTS(4)
+#if LANES >= 8
+UNITS_OF_SLOTS(8)
+#endif
+#if LANES >= 16
+UNITS_OF_SLOTS(16)
+#endif
 
 /* What is left of a run, less than a unit, or a whole row of many small groups; the last sub-vector
  * may be cut. */
@@ -181,13 +196,14 @@ static _always_inline void decode_rest(const struct large_row *q, const uint16_t
                 size_t groups[UNIT];
 
                 next_groups(q, &walk, first, groups);
-                decode_unit(q, q->finish, codebook, groups, n_slots, q->n_stages, first,
-                            MIN(UNIT * n_slots, n_values - first * n_slots), ret_values);
+                decode_unit(q, q->finish, q->finish->kind, codebook, groups, n_slots, q->n_stages,
+                            first, MIN(UNIT * n_slots, n_values - first * n_slots), ret_values);
         }
 }
 
 static _always_inline void decode_joined(const struct large_row *q, size_t n_slots,
-                                         float *ret_values) {
+                                         decode_units_fn *const units[4][3], float *ret_values) {
+        decode_units_fn *decode_whole = units[MIN(q->n_stages, 4u) - 1][q->finish->kind];
         const uint16_t *codebook = q->codebooks;
 
         if (q->group_cols < UNIT) {
@@ -198,10 +214,7 @@ static _always_inline void decode_joined(const struct large_row *q, size_t n_slo
                 size_t end = MIN(j + q->group_cols, q->n_subvectors), first = j;
                 size_t whole = MIN(end, q->n_dims / n_slots);
 
-                first = q->finish ? decode_stages_of(q, q->finish, codebook, n_slots, first, whole,
-                                                     ret_values)
-                                  : decode_stages_of(q, NULL, codebook, n_slots, first, whole,
-                                                     ret_values);
+                first = decode_whole(q, codebook, first, whole, ret_values);
                 decode_rest(q, codebook, n_slots, first, end, ret_values);
         }
 }
@@ -229,7 +242,8 @@ static void decode_long(const struct large_row *row, float *ret_values) {
                                 v = v_add(v, v_load_halves(stage + x[s][i], LANES));
                         }
                         __builtin_prefetch(ret_values + at + STORE_AHEAD, 1);
-                        store(q.finish, at, end - at, v, ret_values);
+                        v_store(ret_values + at, end - at,
+                                finish_values(q.finish, q.finish->kind, at, end - at, v));
                         slot += LANES;
                         if (slot == q.n_slots) {
                                 slot = 0;
@@ -264,7 +278,8 @@ static _always_inline void sum_copied(const struct large_row *q, const uint16_t 
                 for (size_t s = 1; s < q->n_stages; s++)
                         v = v_add(v, v_load_halves(halves + s * stride + i, LANES));
                 __builtin_prefetch(ret_values + at + i + STORE_AHEAD, 1);
-                store(q->finish, at + i, n_values - i, v, ret_values);
+                v_store(ret_values + at + i, n_values - i,
+                        finish_values(q->finish, q->finish->kind, at + i, n_values - i, v));
         }
 }
 
@@ -336,13 +351,17 @@ static void decode_large(const struct codec_table *table, const struct codec_rec
         if (q.n_stages == 1 && q.stage_bytes < RING_BYTES)
                 unroll_ring(&q, buffer);
         if (q.n_slots == 2)
-                decode_joined(&q, 2, ret_values);
+                decode_joined(&q, 2, units_2, ret_values);
         else if (q.n_slots == 4)
-                decode_joined(&q, 4, ret_values);
-        else if (q.n_slots == 8 && LANES >= 8)
-                decode_joined(&q, 8, ret_values);
-        else if (q.n_slots == 16 && LANES >= 16)
-                decode_joined(&q, 16, ret_values);
+                decode_joined(&q, 4, units_4, ret_values);
+#if LANES >= 8
+        else if (q.n_slots == 8)
+                decode_joined(&q, 8, units_8, ret_values);
+#endif
+#if LANES >= 16
+        else if (q.n_slots == 16)
+                decode_joined(&q, 16, units_16, ret_values);
+#endif
         else if (q.n_slots % LANES == 0)
                 decode_long(&q, ret_values);
         else if (q.n_slots == 1)

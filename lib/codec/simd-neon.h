@@ -25,6 +25,11 @@ static _always_inline vector v_mul(vector a, vector b) {
         return vmulq_f32(a, b);
 }
 
+/* a x b + c, rounded once. */
+static _always_inline vector v_fma(vector a, vector b, vector c) {
+        return vfmaq_f32(c, a, b);
+}
+
 /* ---- Loads and stores of the first n lanes; n may be larger than LANES ---- */
 
 static _always_inline vector v_load(const float *values, size_t n) {

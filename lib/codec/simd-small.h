@@ -83,15 +83,14 @@ static _always_inline void block_indices(const uint8_t *packed, size_t n_codes, 
 /* ---- Parts of a block ---- */
 
 /* The first n values of a slot from dimension `dim` on. */
-static _always_inline void store_slot(const struct finish *finish, size_t dim, size_t n,
-                                      size_t n_vectors, const vector *v, size_t ahead,
-                                      float *ret_values) {
+static _always_inline void store_slot(const struct finish *finish, enum finish_kind kind,
+                                      size_t dim, size_t n, size_t n_vectors, const vector *v,
+                                      size_t ahead, float *ret_values) {
         for (size_t i = 0; i < n_vectors && i * LANES < n; i++) {
                 size_t at = dim + i * LANES, n_left = n - i * LANES;
 
                 __builtin_prefetch(ret_values + at + ahead, 1);
-                v_store(ret_values + at, n_left,
-                        finish ? finish_values(finish, at, n_left, v[i]) : v[i]);
+                v_store(ret_values + at, n_left, finish_values(finish, kind, at, n_left, v[i]));
         }
 }
 
@@ -101,9 +100,10 @@ static _always_inline void store_slot(const struct finish *finish, size_t dim, s
  * than it saves while the output's stores miss L1.
  */
 static _always_inline void decode_parts(const struct small_row *q, const struct finish *finish,
-                                        const uint16_t *codebooks, size_t n_stages,
-                                        const struct block *b, indices in[][BLOCK_PARTS],
-                                        size_t first, size_t n_parts, float *ret_values) {
+                                        enum finish_kind kind, const uint16_t *codebooks,
+                                        size_t n_stages, const struct block *b,
+                                        indices in[][BLOCK_PARTS], size_t first, size_t n_parts,
+                                        float *ret_values) {
         const size_t n_vectors = n_parts * PART_VECTORS;
         size_t dim = b->first + first * PART;
 
@@ -125,10 +125,10 @@ static _always_inline void decode_parts(const struct small_row *q, const struct 
                         }
                 }
                 if (n >= n_vectors * LANES)
-                        store_slot(finish, dim, n_vectors * LANES, n_vectors, v, q->ahead,
+                        store_slot(finish, kind, dim, n_vectors * LANES, n_vectors, v, q->ahead,
                                    ret_values);
                 else
-                        store_slot(finish, dim, n, n_vectors, v, q->ahead, ret_values);
+                        store_slot(finish, kind, dim, n, n_vectors, v, q->ahead, ret_values);
         }
 }
 
@@ -152,8 +152,8 @@ static void decode_mixed(const struct small_row *q, const struct block *b, size_
 
                 for (size_t s = 1; s < q->n_stages; s++)
                         v = v_add(v, v_gather(slot, offsets[s]));
-                store_slot(q->finish, dim, MIN(b->n_codes - first, q->n_dims - dim), 1, &v,
-                           q->ahead, ret_values);
+                store_slot(q->finish, q->finish->kind, dim,
+                           MIN(b->n_codes - first, q->n_dims - dim), 1, &v, q->ahead, ret_values);
         }
 }
 
@@ -168,8 +168,8 @@ static void decode_divided(const struct small_row *q, const struct block *b,
                 size_t j = b->first + p * PART, end = MIN(j + PART, b->first + b->n_codes);
 
                 if (j / q->group_cols == (end - 1) / q->group_cols) {
-                        decode_parts(q, q->finish, group_codebooks(q, j), q->n_stages, b, in, p, 1,
-                                     ret_values);
+                        decode_parts(q, q->finish, q->finish->kind, group_codebooks(q, j),
+                                     q->n_stages, b, in, p, 1, ret_values);
                         continue;
                 }
                 for (; j < end; j += LANES)
@@ -180,10 +180,10 @@ static void decode_divided(const struct small_row *q, const struct block *b,
 /* ---- A row ---- */
 
 /* With these constants known to the compiler, a block's indices stay in registers. */
-static _always_inline void decode_blocks(const struct small_row *row, const struct finish *finish,
+static _always_inline void decode_blocks(const struct small_row *row, enum finish_kind kind,
                                          uint32_t bits, size_t n_stages, float *ret_values) {
         struct small_row q = *row; /* copies, which no store can change */
-        struct finish f = finish ? *finish : (struct finish){ 0 };
+        struct finish f = *row->finish;
         struct block b;
 
         q.bits = bits;
@@ -199,27 +199,27 @@ static _always_inline void decode_blocks(const struct small_row *row, const stru
                 if (divided)
                         decode_divided(&q, &b, in, ret_values);
                 else
-                        decode_parts(&q, finish ? &f : NULL, group_codebooks(&q, b.first), n_stages,
-                                     &b, in, 0, BLOCK_PARTS, ret_values);
+                        decode_parts(&q, &f, kind, group_codebooks(&q, b.first), n_stages, &b, in,
+                                     0, BLOCK_PARTS, ret_values);
         }
 }
 
-static _always_inline void decode_stages(const struct small_row *q, const struct finish *finish,
+static _always_inline void decode_stages(const struct small_row *q, enum finish_kind kind,
                                          float *ret_values) {
         if (q->bits == 1)
-                decode_blocks(q, finish, 1, q->n_stages, ret_values);
+                decode_blocks(q, kind, 1, q->n_stages, ret_values);
         else if (q->bits == 2)
-                decode_blocks(q, finish, 2, q->n_stages, ret_values);
+                decode_blocks(q, kind, 2, q->n_stages, ret_values);
         else if (q->bits == 3)
-                decode_blocks(q, finish, 3, q->n_stages, ret_values);
+                decode_blocks(q, kind, 3, q->n_stages, ret_values);
         else if (q->n_stages == 2)
-                decode_blocks(q, finish, 4, 2, ret_values);
+                decode_blocks(q, kind, 4, 2, ret_values);
         else if (q->n_stages == 3)
-                decode_blocks(q, finish, 4, 3, ret_values);
+                decode_blocks(q, kind, 4, 3, ret_values);
         else if (q->n_stages == 4)
-                decode_blocks(q, finish, 4, 4, ret_values);
+                decode_blocks(q, kind, 4, 4, ret_values);
         else
-                decode_blocks(q, finish, 4, q->n_stages, ret_values);
+                decode_blocks(q, kind, 4, q->n_stages, ret_values);
 }
 
 /* FORMAT.md, decoding steps 1 to 3, of a record of at least one stage. */
@@ -242,8 +242,10 @@ static void decode_small(const struct codec_table *table, const struct codec_rec
                 .finish = finish,
         };
 
-        if (finish)
-                decode_stages(&q, finish, ret_values);
+        if (finish->kind == FINISH_NONE)
+                decode_stages(&q, FINISH_NONE, ret_values);
+        else if (finish->kind == FINISH_COLUMNS)
+                decode_stages(&q, FINISH_COLUMNS, ret_values);
         else
-                decode_stages(&q, NULL, ret_values);
+                decode_stages(&q, FINISH_LINEAR, ret_values);
 }

@@ -88,38 +88,54 @@ static int check_tiers(int fd, const struct table_contents *c, struct fault *ret
         return 0;
 }
 
-/* By pread() like the tier map, and a copy, so that what the kernels run on is whole and stays. */
-static int load_weights(int fd, const struct table_contents *c, struct codec_weights **ret_weights,
-                        struct fault *ret_fault) {
-        _cleanup_(freep) uint16_t *adaptor = NULL;
+/* A chunk's first `n` bytes; NULL for none. */
+static int read_chunk(int fd, const char *name, uint64_t offset, uint64_t n, void **ret_bytes,
+                      struct fault *ret_fault) {
+        _cleanup_(freep) void *bytes = NULL;
         size_t n_bytes = 0;
         int r;
 
-        *ret_weights = NULL;
-        if (!c->header.latent_dims)
+        *ret_bytes = NULL;
+        if (!n)
                 return 0;
-        adaptor = malloc(c->adaptor.length);
-        if (!adaptor)
-                return fault_set(ret_fault, -ENOMEM, "out of memory for the adaptor");
-        r = read_at(fd, c->adaptor.offset, adaptor, c->adaptor.length, &n_bytes);
+        bytes = malloc(n);
+        if (!bytes)
+                return fault_set(ret_fault, -ENOMEM, "out of memory for chunk %s", name);
+        r = read_at(fd, offset, bytes, n, &n_bytes);
         if (r < 0)
-                return fault_set(ret_fault, r, "read of chunk adaptor: %s", strerror(-r));
-        if (n_bytes < c->adaptor.length)
+                return fault_set(ret_fault, r, "read of chunk %s: %s", name, strerror(-r));
+        if (n_bytes < n)
                 return fault_set(ret_fault, -EBADMSG,
-                                 "chunk adaptor: the file ends at byte %" PRIu64
+                                 "chunk %s: the file ends at byte %" PRIu64
                                  ", expected it to go on to byte %" PRIu64,
-                                 c->adaptor.offset + n_bytes,
-                                 c->adaptor.offset + c->adaptor.length);
-        r = codec_weights_new(&c->header, adaptor, ret_weights);
-        return r < 0 ? fault_set(ret_fault, r, "out of memory for the adaptor") : 0;
+                                 name, offset + n_bytes, offset + n);
+        *ret_bytes = steal_pointer(&bytes);
+        return 0;
 }
 
-static void weights_freep(struct codec_weights **weights) {
-        codec_weights_free(*weights);
+/* By pread() like the tier map, and a copy, so that what the kernels run on is whole and stays. */
+static int prepare(int fd, const struct table_contents *c, struct codec_prepared **ret_prepared,
+                   struct fault *ret_fault) {
+        uint64_t n_scale_bytes = c->header.col_scale ? c->header.n_dims * sizeof(uint16_t) : 0;
+        _cleanup_(freep) void *col_scales = NULL, *adaptor = NULL;
+        int r;
+
+        r = read_chunk(fd, "codebooks", c->codebooks.offset, n_scale_bytes, &col_scales, ret_fault);
+        if (r >= 0)
+                r = read_chunk(fd, "adaptor", c->adaptor.offset, c->adaptor.length, &adaptor,
+                               ret_fault);
+        if (r < 0)
+                return r;
+        r = codec_prepare(&c->header, col_scales, adaptor, ret_prepared);
+        return r < 0 ? fault_set(ret_fault, r, "out of memory for columns and adaptor") : 0;
+}
+
+static void preparedp_free(struct codec_prepared **prepared) {
+        codec_prepared_free(*prepared);
 }
 
 int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault) {
-        _cleanup_(weights_freep) struct codec_weights *weights = NULL;
+        _cleanup_(preparedp_free) struct codec_prepared *prepared = NULL;
         uint8_t head[TABLE_HEAD_BYTES_MAX];
         struct table_contents contents;
         size_t head_bytes = 0;
@@ -139,7 +155,7 @@ int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault)
         if (r >= 0)
                 r = check_tiers(fd, &contents, ret_fault);
         if (r >= 0)
-                r = load_weights(fd, &contents, &weights, ret_fault);
+                r = prepare(fd, &contents, &prepared, ret_fault);
         if (r < 0)
                 return r;
 
@@ -156,7 +172,7 @@ int codec_file_map(int fd, struct codec_file *ret_file, struct fault *ret_fault)
 
         *ret_file = (struct codec_file){ .map = map, .map_bytes = (uint64_t)st.st_size };
         codec_table_init(&ret_file->table, &contents, map);
-        ret_file->table.weights = steal_pointer(&weights);
+        ret_file->table.prepared = steal_pointer(&prepared);
         return 0;
 }
 
@@ -176,7 +192,7 @@ int codec_file_open(const char *path, struct codec_file *ret_file, struct fault 
 void codec_file_unmap(struct codec_file *file) {
         if (file->map)
                 munmap((void *)file->map, file->map_bytes);
-        codec_weights_free(file->table.weights);
+        codec_prepared_free(file->table.prepared);
         *file = (struct codec_file){ 0 };
 }
 

@@ -31,6 +31,7 @@ bench() {
         check "bench-$name writes its figures" json "$name.json" "$targets and $named and $expected"
 }
 
+bench decode 'len(o["results"]) > 50 and all(r["us"] > 0 for r in o["results"])' --rows 200 --dims 64 --batch 4 --batches 2
 bench three-ways 'len(o["targets"]) == 4 and len(o["lines"]) == 24' --rows 2000 --dims 64 --batch 32 --rounds 2
 bench faiss-decode 'len(o["targets"]) == 1' --rows 2000 --dims 64 --batch 8 --batches 2
 bench ring 'len(o["targets"]) == 2 and len(o["latency"]) == 28 and len(o["throughput"]) == 2' --rows 2000 --dims 16 \

@@ -68,7 +68,7 @@ struct subject {
         struct codec_table table;
         struct codec_record records[CODEC_BATCH_ROWS];
         struct memory adaptor, rows, arrays[CODEC_LAYERS_MAX * 3];
-        struct codec_weights *packed, guarded; /* the same in guarded memory */
+        struct codec_prepared *packed, guarded; /* the same in guarded memory */
         size_t n_arrays;
 };
 
@@ -136,7 +136,7 @@ static void guard_weights(struct subject *s, bool behind) {
                 else
                         p->floats = guard_array(s, p->floats, n * p->n_in, behind);
         }
-        s->table.weights = &s->guarded;
+        s->table.prepared = &s->guarded;
 }
 
 static struct table_header header_of(const struct check_adaptor_shape *shape) {
@@ -187,7 +187,7 @@ static void subject_init(struct subject *s, const struct check_adaptor_shape *sh
                         .tier = shape->some_integers && next_random(random) % 3 == 0,
                 };
         }
-        if (codec_weights_new(&h, s->table.adaptor, &s->packed) < 0 || !s->packed)
+        if (codec_prepare(&h, s->table.col_scales, s->table.adaptor, &s->packed) < 0 || !s->packed)
                 abort();
         guard_weights(s, behind);
 }
@@ -197,7 +197,7 @@ static void subject_deinit(struct subject *s) {
         memory_free(&s->rows);
         for (size_t i = 0; i < s->n_arrays; i++)
                 memory_free(&s->arrays[i]);
-        codec_weights_free(s->packed);
+        codec_prepared_free(s->packed);
 }
 
 /* ---- The reference: adaptor.h, one output at a time, from the file's weights ---- */

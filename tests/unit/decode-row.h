@@ -2,7 +2,7 @@
 /* One row by one set of kernels, with scratch of exactly the size that they ask for. */
 #pragma once
 
-#include "lib/codec/kernels.h"
+#include "lib/codec/prepared.h"
 
 static inline void decode_row(const struct codec_kernels *set, const struct codec_table *table,
                               const struct codec_record *record, float *ret_values) {
@@ -10,7 +10,7 @@ static inline void decode_row(const struct codec_kernels *set, const struct code
         size_t stride = codec_scratch_round(h->n_dims);
         float *scratch = NULL, *addends = NULL;
 
-        if (h->latent_dims) {
+        if (codec_runs_batches(set, table)) {
                 scratch = aligned_alloc(CODEC_SCRATCH_ALIGNMENT,
                                         codec_scratch_floats(h) * sizeof(float));
                 addends = aligned_alloc(CODEC_SCRATCH_ALIGNMENT, stride * sizeof(float));

@@ -21,6 +21,7 @@
 
 #include "check-adaptor.h"
 #include "guarded-table.h"
+#include "lib/codec/prepared.h"
 
 static uint64_t seed;
 static struct check_adaptor_set sets[CHECK_ADAPTOR_SETS_MAX];
@@ -129,15 +130,15 @@ static void test_largest_sums(void **state) {
         for (size_t i = 0; i < n_hidden; i++)
                 for (size_t o = 0; o < 16; o++)
                         ((int8_t *)(second + 32))[i * 16 + o] = o == 0 ? -128 : o == 1 ? 127 : 0;
-        assert_int_equal(codec_weights_new(&h, first, &table.weights), 0);
-        assert_non_null(table.weights);
+        assert_int_equal(codec_prepare(&h, NULL, first, &table.prepared), 0);
+        assert_non_null(table.prepared);
         for (size_t s = 0; s < n_sets; s++) {
                 sets[s].adaptor(&table, &record, 1, scratch, 16, outputs);
                 assert_true(fabsf(outputs[0] + 128 * (float)n_hidden) < 1);
                 assert_true(fabsf(outputs[1] - 127 * (float)n_hidden) < 1);
                 assert_true(outputs[2] == 0);
         }
-        codec_weights_free(table.weights);
+        codec_prepared_free(table.prepared);
         free(scratch);
         free(chunk);
 }
@@ -164,7 +165,7 @@ static void test_not_finite(void **state) {
                 };
                 _Alignas(64) float found[16], expected[16];
                 struct table_contents contents;
-                struct codec_weights *weights;
+                struct codec_prepared *prepared;
                 struct codec_record record;
                 struct codec_table table;
                 struct guarded file;
@@ -178,8 +179,9 @@ static void test_not_finite(void **state) {
                 codec_table_init(&table, &contents, file.bytes);
                 adaptor = (uint16_t *)(void *)(file.bytes + contents.adaptor.offset);
                 adaptor[i / 2] = i / 4 % 2 ? 0x7c00 : 0xfe01;
-                assert_int_equal(codec_weights_new(&h, adaptor, &weights), 0);
-                assert_null(weights);
+                assert_int_equal(codec_prepare(&h, NULL, adaptor, &prepared), 0);
+                assert_int_equal(prepared->n_layers, 0);
+                codec_prepared_free(prepared);
 
                 record = codec_kernels_scalar.find(&table, 1);
                 scratch = aligned_alloc(64, codec_scratch_floats(&h) * sizeof(float));

@@ -453,7 +453,8 @@ static void test_together(void **state) {
                                      &contents, NULL),
                          0);
         codec_table_init(&with_latents, &contents, latents_file.bytes);
-        assert_int_equal(codec_weights_new(&header, with_latents.adaptor, &with_latents.weights),
+        assert_int_equal(codec_prepare(&header, with_latents.col_scales, with_latents.adaptor,
+                                       &with_latents.prepared),
                          0);
         for (int round = 0; round < 50; round++) {
                 make_requests(t, &random);
@@ -462,7 +463,7 @@ static void test_together(void **state) {
                         check_together(&with_latents, sets[s], t, &random);
                 }
         }
-        codec_weights_free(with_latents.weights);
+        codec_prepared_free(with_latents.prepared);
         guarded_deinit(&latents_file);
         free(t);
 }

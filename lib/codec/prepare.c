@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Packs an adaptor's weights for the batched kernels, when a table is loaded: see adaptor.h for
- * what they become. Trusts a checked header and nothing in the chunk. Any thread.
+ * Brings a table's columns and its adaptor's weights into the forms of prepared.h, when it is
+ * loaded. Trusts a checked header and nothing in the chunks. Any thread.
  */
 #include <math.h>
 
 #include "adaptor.h"
+
+/* ---- Layers ---- */
 
 static bool halves_finite(const uint16_t *halves, size_t n) {
         for (size_t i = 0; i < n; i++)
@@ -113,34 +115,84 @@ static void pack_layer(const struct codec_layer *l, struct codec_packed *p, uint
         }
 }
 
-int codec_weights_new(const struct table_header *h, const uint16_t *adaptor,
-                      struct codec_weights **ret_weights) {
-        struct codec_layer layers[CODEC_LAYERS_MAX];
-        struct codec_weights shape = { .n_layers = codec_layers(h, adaptor, layers) };
-        size_t at = align_up(sizeof(shape), CODEC_SCRATCH_ALIGNMENT), n_bytes = at;
-        struct codec_weights *w;
+/* ---- Columns ---- */
 
-        *ret_weights = NULL;
-        if (!h->latent_dims)
+static struct codec_columns columns_shape(const struct table_header *h,
+                                          const struct codec_layer *layers, size_t n_layers) {
+        bool linear = n_layers == 1 && layers[0].n_in <= CODEC_LINEAR_INPUTS_MAX &&
+                      (!layers[0].n_in || layer_finite(&layers[0]));
+
+        return (struct codec_columns){
+                .n_inputs = linear ? layers[0].n_in : 0,
+                .stride = align_up(h->n_dims, CODEC_PANEL_OUTPUTS) + CODEC_COLUMNS_PAD,
+        };
+}
+
+static size_t columns_bytes(const struct codec_columns *c) {
+        size_t n = c->n_inputs ? MAX(c->n_inputs, CODEC_LINEAR_INPUTS_MIN) : 0;
+
+        return (2 + n) * c->stride * sizeof(float);
+}
+
+/* Of a column without halves every value is `absent`. */
+static void fill_column(const uint16_t *halves, float absent, size_t n, float *ret_column) {
+        for (size_t i = 0; i < n; i++)
+                ret_column[i] = halves ? half_to_float(halves[i]) : absent;
+}
+
+static void fill_columns(const struct table_header *h, const uint16_t *col_scales,
+                         const struct codec_layer *layer, struct codec_columns *c, float *memory) {
+        bool has_biases = c->n_inputs || (layer && !layer->n_in);
+        float *biases = memory + c->stride, *weights = memory + 2 * c->stride;
+
+        memset(memory, 0, columns_bytes(c));
+        fill_column(h->col_scale ? col_scales : NULL, 1, h->n_dims, memory);
+        fill_column(has_biases ? layer->biases : NULL, -0.0f, h->n_dims, biases);
+        for (size_t i = 0; i < c->n_inputs; i++)
+                for (size_t o = 0; o < h->n_dims; o++)
+                        weights[i * c->stride + o] = weight_at(layer, i, o);
+        c->scales = memory;
+        c->biases = biases;
+        c->weights = weights;
+}
+
+/* ---- Both ---- */
+
+int codec_prepare(const struct table_header *h, const uint16_t *col_scales, const uint16_t *adaptor,
+                  struct codec_prepared **ret_prepared) {
+        struct codec_layer layers[CODEC_LAYERS_MAX];
+        struct codec_prepared shape = { 0 };
+        size_t at = align_up(sizeof(shape), CODEC_SCRATCH_ALIGNMENT), n_bytes = at;
+        size_t n_layers = h->adaptor_type ? codec_layers(h, adaptor, layers) : 0;
+        bool finite = h->latent_dims > 0;
+        struct codec_prepared *p;
+
+        *ret_prepared = NULL;
+        if (h->codec != TABLE_CODEC_CARVQ)
                 return 0;
+        shape.columns = columns_shape(h, layers, n_layers);
+        n_bytes += columns_bytes(&shape.columns);
+        for (size_t i = 0; i < n_layers; i++)
+                finite = finite && layer_finite(&layers[i]);
+        shape.n_layers = finite ? n_layers : 0;
         for (size_t i = 0; i < shape.n_layers; i++) {
-                if (!layer_finite(&layers[i]))
-                        return 0;
                 shape.layers[i] = packed_shape(&layers[i], i == 0);
                 n_bytes += packed_bytes(&shape.layers[i]);
         }
-        w = aligned_alloc(CODEC_SCRATCH_ALIGNMENT, n_bytes);
-        if (!w)
+        p = aligned_alloc(CODEC_SCRATCH_ALIGNMENT, align_up(n_bytes, CODEC_SCRATCH_ALIGNMENT));
+        if (!p)
                 return -ENOMEM;
-        *w = shape;
-        for (size_t i = 0; i < w->n_layers; i++) {
-                pack_layer(&layers[i], &w->layers[i], (uint8_t *)w + at);
-                at += packed_bytes(&w->layers[i]);
+        *p = shape;
+        for (size_t i = 0; i < p->n_layers; i++) {
+                pack_layer(&layers[i], &p->layers[i], (uint8_t *)p + at);
+                at += packed_bytes(&p->layers[i]);
         }
-        *ret_weights = w;
+        fill_columns(h, col_scales, n_layers ? layers : NULL, &p->columns,
+                     (void *)((uint8_t *)p + at));
+        *ret_prepared = p;
         return 0;
 }
 
-void codec_weights_free(struct codec_weights *weights) {
-        free(weights);
+void codec_prepared_free(struct codec_prepared *prepared) {
+        free(prepared);
 }
