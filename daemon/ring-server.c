@@ -116,9 +116,9 @@ void ring_server_take(struct ring_server *s, struct ring_submission *ret_submiss
         atomic_store_explicit(&s->header->sq_head, s->sq_head, memory_order_release);
 }
 
-/* At most one WAKE for each time that the client went to sleep. */
-static void wake_client(struct ring_server *s) {
-        struct wire_wake wake = { .header = { WIRE_WAKE, sizeof(wake) } };
+const struct wire_wake ring_server_wake = { .header = { WIRE_WAKE, sizeof(ring_server_wake) } };
+
+static bool client_sleeps(struct ring_server *s) {
         uint32_t waiting;
 
         /* Partner: the client's fence between raising client_waiting and its last look at cq_tail.
@@ -126,10 +126,9 @@ static void wake_client(struct ring_server *s) {
         atomic_thread_fence(memory_order_seq_cst);
         waiting = atomic_load_explicit(&s->header->client_waiting, memory_order_relaxed);
         if (!(waiting & 1) || waiting == s->wait_answered)
-                return;
+                return false;
         s->wait_answered = waiting;
-        /* Not waiting for room: a client whose queue is full has wakes enough. */
-        send(s->socket_fd, &wake, sizeof(wake), MSG_DONTWAIT | MSG_NOSIGNAL);
+        return true;
 }
 
 void ring_server_complete(struct ring_server *s, const struct ring_completion *completion) {
@@ -139,14 +138,14 @@ void ring_server_complete(struct ring_server *s, const struct ring_completion *c
         s->cq_tail++;
 }
 
-void ring_server_publish(struct ring_server *s) {
+bool ring_server_publish(struct ring_server *s) {
         /* A client that sleeps must not be woken for nothing, round after round. */
         if (s->cq_tail == s->cq_published)
-                return;
+                return false;
         s->cq_published = s->cq_tail;
         /* Release pairs with the client's acquire of cq_tail: entries and rows are written. */
         atomic_store_explicit(&s->header->cq_tail, s->cq_tail, memory_order_release);
-        wake_client(s);
+        return client_sleeps(s);
 }
 
 void ring_server_announce_sleep(struct ring_server *s) {

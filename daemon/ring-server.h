@@ -43,8 +43,11 @@ int ring_server_pending(struct ring_server *server, uint32_t *ret_n, struct faul
 void ring_server_take(struct ring_server *server, struct ring_submission *ret_submission);
 /* There must be room. The client sees it when it is published. */
 void ring_server_complete(struct ring_server *server, const struct ring_completion *completion);
-/* All completions so far; sends a WAKE if the client sleeps. */
-void ring_server_publish(struct ring_server *server);
+/* All completions so far. True if the client sleeps, once for each time that it went to sleep: the
+ * caller sends it `ring_server_wake`, without waiting for room, as who has a full queue has wakes
+ * enough. */
+bool ring_server_publish(struct ring_server *server);
+extern const struct wire_wake ring_server_wake;
 
 /* Asks for doorbells; the caller looks once more before it believes that there is no work. */
 void ring_server_announce_sleep(struct ring_server *server);

@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include <liburing.h>
+
 #include "fill.h"
 #include "job.h"
 #include "stats.h"
@@ -36,6 +38,7 @@ struct serve_turn {
         struct seat *seat;
         uint32_t n_room;        /* in its completion ring */
         uint32_t first, n_jobs; /* of the round's */
+        bool wakes;             /* the client sleeps, and has completions */
 };
 
 /* A worker's. */
@@ -50,9 +53,10 @@ struct serve {
         struct serve_turn turns[SERVE_JOBS_MAX];
         struct job *jobs[SERVE_JOBS_MAX];              /* in the order of turns and submissions */
         struct codec_piece pieces[SERVE_JOBS_MAX + 1]; /* and what goes into a cache */
+        struct io_uring *ring;                         /* borrowed: where wake-ups go */
 };
 
-void serve_init(struct serve *serve, const struct codec_kernels *kernels);
+void serve_init(struct serve *serve, const struct codec_kernels *kernels, struct io_uring *ring);
 void serve_deinit(struct serve *serve);
 
 /* Before a table is served. -ENOMEM. */

@@ -343,7 +343,7 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
         w->spin_ns_max = options->n_workers < cpu_count() ? options->spin_ns_max : 0;
         w->stop.deliver = deliver_stop;
         w->heartbeat.deliver = deliver_heartbeat;
-        serve_init(&w->serve, options->kernels);
+        serve_init(&w->serve, options->kernels, &w->ring);
 
         r = io_uring_queue_init(WORKER_ENTRIES, &w->ring, 0);
         if (r < 0) {

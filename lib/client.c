@@ -119,6 +119,18 @@ void client_dispatch(struct carvq_client *client, int type, const union packet *
                      type);
 }
 
+/* What receiving a message came to; its descriptor is `fd`. */
+static void take_message(struct carvq_client *client, int r, const union packet *packet, int fd,
+                         const struct fault *fault) {
+        closep(&fd);
+        if (r == -ECONNRESET)
+                client_reap(client);
+        if (r < 0)
+                client_break(client, "%s", fault->text);
+        else if (r > 0)
+                client_dispatch(client, r, packet);
+}
+
 void client_drain(struct carvq_client *client) {
         for (unsigned i = 0; i < DRAIN_MESSAGES_MAX && !client->broken; i++) {
                 struct fault fault;
@@ -126,16 +138,20 @@ void client_drain(struct carvq_client *client) {
                 int fd = -1, r;
 
                 r = packet_receive(client->socket_fd, 0, &packet, &fd, &fault);
-                closep(&fd);
+                take_message(client, r, &packet, fd, &fault);
                 if (r == 0)
                         return;
-                if (r == -ECONNRESET)
-                        client_reap(client);
-                if (r < 0)
-                        client_break(client, "%s", fault.text);
-                else
-                        client_dispatch(client, r, &packet);
         }
+}
+
+bool client_sleep(struct carvq_client *client) {
+        struct fault fault;
+        union packet packet;
+        int fd = -1, r;
+
+        r = packet_await(client->socket_fd, &packet, &fd, &fault);
+        take_message(client, r, &packet, fd, &fault);
+        return r != 0;
 }
 
 /* ---- The handshake ---- */
@@ -152,14 +168,13 @@ static const char *default_path(char *buffer, size_t bytes) {
         return buffer;
 }
 
-/* connect() and sends give up after the time-out; receiving has deadlines of its own. */
-static int set_send_timeout(int fd, uint64_t timeout_ns) {
+static int set_timeout(int fd, int option, uint64_t timeout_ns) {
         struct timeval t = { .tv_sec = (time_t)(timeout_ns / 1000000000u),
                              .tv_usec = (suseconds_t)(timeout_ns % 1000000000u / 1000) };
 
         if (!t.tv_sec && !t.tv_usec)
                 t.tv_usec = 1; /* 0 would mean for ever */
-        return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t)) < 0 ? -errno : 0;
+        return setsockopt(fd, SOL_SOCKET, option, &t, sizeof(t)) < 0 ? -errno : 0;
 }
 
 static int connect_socket(const char *path, uint64_t timeout_ns, int *ret_fd,
@@ -177,9 +192,11 @@ static int connect_socket(const char *path, uint64_t timeout_ns, int *ret_fd,
         fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return fault_set(ret_fault, -errno, "socket: %s", strerror(errno));
-        r = set_send_timeout(fd, timeout_ns);
+        r = set_timeout(fd, SO_SNDTIMEO, timeout_ns);
+        if (r >= 0)
+                r = set_timeout(fd, SO_RCVTIMEO, CLIENT_SLEEP_NS_MAX);
         if (r < 0)
-                return fault_set(ret_fault, r, "SO_SNDTIMEO: %s", strerror(-r));
+                return fault_set(ret_fault, r, "a time-out of the socket: %s", strerror(-r));
         do
                 r = connect(fd, (struct sockaddr *)&address, sizeof(address));
         while (r < 0 && errno == EINTR);

@@ -111,6 +111,12 @@ int client_check(struct carvq_client *client);
 /* Takes in what the daemon has sent: wake-ups, late answers, its end. Does not wait. */
 void client_drain(struct carvq_client *client);
 
+/* Blocks for one message, in one system call, as packet_await() for at most CLIENT_SLEEP_NS_MAX.
+ * False: none came. */
+bool client_sleep(struct carvq_client *client);
+
+#define CLIENT_SLEEP_NS_MAX UINT64_C(1000000000)
+
 /* One message that no call waits for. */
 void client_dispatch(struct carvq_client *client, int type, const union packet *packet);
 

@@ -58,13 +58,14 @@ static size_t take_fds(struct msghdr *msg, int fds[FDS_MAX]) {
         return n;
 }
 
-static ssize_t receive(int socket_fd, struct msghdr *msg) {
-        const int flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
+static ssize_t receive(int socket_fd, struct msghdr *msg, int flags) {
         ssize_t n;
+
+        flags |= MSG_CMSG_CLOEXEC;
 
         do
                 n = recvmsg(socket_fd, msg, flags);
-        while (n < 0 && errno == EINTR);
+        while (n < 0 && errno == EINTR && flags & MSG_DONTWAIT);
 
         /*
          * A peer that closes without having read all we sent sets ECONNRESET, and the kernel
@@ -89,7 +90,8 @@ static int check(const struct msghdr *msg, const union packet *packet, size_t by
         return wire_check(packet, bytes, n_fds, ret_fault);
 }
 
-static int receive_now(int socket_fd, union packet *ret_packet, int *ret_fd,
+/* `flags`: MSG_DONTWAIT, or 0 to wait as long as the socket does. */
+static int receive_one(int socket_fd, int flags, union packet *ret_packet, int *ret_fd,
                        struct fault *ret_fault) {
         union control control;
         struct iovec iov = { .iov_base = ret_packet, .iov_len = sizeof(*ret_packet) };
@@ -101,8 +103,8 @@ static int receive_now(int socket_fd, union packet *ret_packet, int *ret_fd,
         size_t n_fds;
         ssize_t n;
 
-        n = receive(socket_fd, &msg);
-        if (n < 0 && errno == EAGAIN)
+        n = receive(socket_fd, &msg, flags);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return 0;
         if (n <= 0)
                 return fault_set(ret_fault, -ECONNRESET, "the daemon closed the connection");
@@ -124,7 +126,7 @@ int packet_receive(int socket_fd, uint64_t deadline_ns, union packet *ret_packet
                 struct timespec left;
                 int r;
 
-                r = receive_now(socket_fd, ret_packet, ret_fd, ret_fault);
+                r = receive_one(socket_fd, MSG_DONTWAIT, ret_packet, ret_fd, ret_fault);
                 if (r != 0 || !deadline_ns)
                         return r;
                 now = clock_ns();
@@ -135,4 +137,8 @@ int packet_receive(int socket_fd, uint64_t deadline_ns, union packet *ret_packet
                                           .tv_nsec = (long)(left_ns % 1000000000u) };
                 ppoll(&(struct pollfd){ .fd = socket_fd, .events = POLLIN }, 1, &left, NULL);
         }
+}
+
+int packet_await(int socket_fd, union packet *ret_packet, int *ret_fd, struct fault *ret_fault) {
+        return receive_one(socket_fd, 0, ret_packet, ret_fd, ret_fault);
 }

@@ -31,3 +31,7 @@ int packet_send(int socket_fd, const void *message, size_t bytes, int attached_f
  */
 int packet_receive(int socket_fd, uint64_t deadline_ns, union packet *ret_packet, int *ret_fd,
                    struct fault *ret_fault);
+
+/* The same in one system call: waits for as long as the socket's SO_RCVTIMEO, or until a signal
+ * comes, and then returns 0; so it does at once where the socket's user has made it not block. */
+int packet_await(int socket_fd, union packet *ret_packet, int *ret_fd, struct fault *ret_fault);

@@ -314,6 +314,7 @@ static int timed_out(struct carvq_client *client) {
                          "no completion: the lookup is slow, the daemon moved %.1f s ago", age_s);
 }
 
+/* Far from the deadline one system call is enough, which then is what a wake-up costs. */
 static void sleep_until(struct carvq_client *client, uint64_t deadline_ns) {
         struct pollfd socket = { .fd = client->socket_fd, .events = POLLIN };
         uint64_t now = clock_ns(), left_ns = deadline_ns > now ? deadline_ns - now : 0;
@@ -322,7 +323,8 @@ static void sleep_until(struct carvq_client *client, uint64_t deadline_ns) {
 
         if (!client_ring_arm(&client->ring))
                 return;
-        if (ppoll(&socket, 1, &left, NULL) > 0)
+        if (!(left_ns > CLIENT_SLEEP_NS_MAX && client_sleep(client)) &&
+            ppoll(&socket, 1, &left, NULL) > 0)
                 client_drain(client);
         client_ring_disarm(&client->ring);
 }

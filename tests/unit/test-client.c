@@ -17,6 +17,7 @@
 #include "carvq.h"
 #include "client.h"
 #include "fake-daemon.h"
+#include "proto/spin.h"
 #include "random.h"
 #include "tests/make-table.h"
 
@@ -212,6 +213,61 @@ static void test_spinning_in_vain(void **state) {
         world_close(&w);
 }
 
+static void check_rows(struct world *w, const struct carvq_rows *rows, uint64_t id) {
+        float row[N_DIMS];
+
+        assert_int_equal(carvq_lookup(w->direct, &id, 1, NULL, row, sizeof(row)), 0);
+        assert_int_equal(rows->n_rows, 1);
+        assert_int_equal(rows->n_cols, N_DIMS);
+        assert_int_equal(rows->type, CARVQ_F32);
+        assert_int_equal(rows->row_stride_bytes, 192);
+        assert_int_equal((uintptr_t)rows->rows % 64, 0);
+        assert_memory_equal(rows->rows, row, sizeof(row));
+}
+
+static uint64_t cpu_ns(void) {
+        struct timespec t;
+
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+/* A wait longer than what one system call blocks for ends in time and takes no CPU meanwhile, also
+ * where the socket's user has made it not block; and whoever sleeps there is woken. */
+static void test_sleeping(void **state) {
+        (void)state;
+        for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
+                const uint64_t id = 3, timeout_ns = CLIENT_SLEEP_NS_MAX + SECOND / 2;
+                struct carvq_connect_options o = { .spin_ns = UINT64_MAX };
+                struct late_daemon late = { 0 };
+                struct carvq_rows rows;
+                carvq_ticket ticket;
+                uint64_t start_ns, start_cpu_ns;
+                pthread_t thread;
+                struct world w;
+
+                world_open(&w, &o, RING_IDS_MAX);
+                if (nonblocking)
+                        fcntl(carvq_client_fd(w.client), F_SETFL, O_NONBLOCK);
+                fake_daemon_hold(&w.fake, true);
+                assert_int_equal(carvq_submit(w.table, &id, 1, NULL, &ticket), 0);
+                start_ns = clock_ns();
+                start_cpu_ns = cpu_ns();
+                assert_int_equal(carvq_wait(w.client, ticket, timeout_ns, &rows), -ETIMEDOUT);
+                assert_in_range(clock_ns() - start_ns, timeout_ns, UINT64_MAX);
+                assert_in_range(cpu_ns() - start_cpu_ns, 0, SECOND / 10);
+
+                late.fake = &w.fake;
+                assert_int_equal(pthread_create(&thread, NULL, serve_sleepers, &late), 0);
+                assert_int_equal(carvq_wait(w.client, ticket, 0, &rows), 0);
+                late.stop = true;
+                pthread_join(thread, NULL);
+                check_rows(&w, &rows, 3);
+                carvq_release(w.client, ticket);
+                world_close(&w);
+        }
+}
+
 /* More ids than one submission, or the arena, can take. */
 static void test_large(void **state) {
         const size_t n = 200001, bytes = n * N_DIMS * sizeof(float);
@@ -261,18 +317,6 @@ static void test_too_large(void **state) {
 }
 
 /* ---- Tickets ---- */
-
-static void check_rows(struct world *w, const struct carvq_rows *rows, uint64_t id) {
-        float row[N_DIMS];
-
-        assert_int_equal(carvq_lookup(w->direct, &id, 1, NULL, row, sizeof(row)), 0);
-        assert_int_equal(rows->n_rows, 1);
-        assert_int_equal(rows->n_cols, N_DIMS);
-        assert_int_equal(rows->type, CARVQ_F32);
-        assert_int_equal(rows->row_stride_bytes, 192);
-        assert_int_equal((uintptr_t)rows->rows % 64, 0);
-        assert_memory_equal(rows->rows, row, sizeof(row));
-}
 
 static void test_tickets(void **state) {
         carvq_ticket tickets[256], one_more;
@@ -550,6 +594,7 @@ int main(void) {
                 cmocka_unit_test(test_few_ids),
                 cmocka_unit_test(test_spinning),
                 cmocka_unit_test(test_spinning_in_vain),
+                cmocka_unit_test(test_sleeping),
                 cmocka_unit_test(test_large),
                 cmocka_unit_test(test_too_large),
                 cmocka_unit_test(test_tickets),

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include <cmocka.h>
 
@@ -37,6 +38,7 @@ static struct mailbox home;
 static struct chores *chores;
 static struct store_table *tables[3]; /* narrow, wide, with an adaptor */
 static struct serve *serve;
+static struct io_uring ring; /* with fewer entries than there are seats */
 static struct player players[N_SEATS];
 
 static const struct table_header shapes[] = {
@@ -109,7 +111,8 @@ static int setup(void **state) {
         (void)state;
         store_init(&store, chores, &home);
         serve = calloc(1, sizeof(*serve));
-        serve_init(serve, codec_kernels_choose(codec_cpu_features()));
+        assert_int_equal(io_uring_queue_init(2, &ring, 0), 0);
+        serve_init(serve, codec_kernels_choose(codec_cpu_features()), &ring);
         for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
                 char path[96], name[8];
 
@@ -129,6 +132,7 @@ static int teardown(void **state) {
         for (size_t i = 0; i < N_SEATS; i++)
                 player_deinit(&players[i]);
         serve_deinit(serve);
+        io_uring_queue_exit(&ring);
         free(serve);
         mailbox_drain(&home); /* failures */
         for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
@@ -456,6 +460,45 @@ static void test_ending_between_rounds(void **state) {
         assert_int_equal(c.status, RING_STATUS_OK);
 }
 
+/* Of a round's clients those that sleep get one message each, whatever room the ring has. */
+static void test_wakes(void **state) {
+        int pairs[N_SEATS][2];
+
+        (void)state;
+        for (uint32_t n_asleep = 0; n_asleep <= N_SEATS; n_asleep += n_asleep < 4 ? 1 : 36) {
+                for (uint32_t i = 0; i < N_SEATS; i++) {
+                        player_init(&players[i], 4, 1 << 20);
+                        assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pairs[i]), 0);
+                        players[i].seat.ring.socket_fd = pairs[i][0];
+                        players[i].header->client_waiting = i < n_asleep;
+                        submit(&players[i], 0, i, 3, NULL);
+                }
+                for (int rounds = 0; rounds < 2; rounds++) {
+                        serve_begin(serve);
+                        for (uint32_t i = 0; i < N_SEATS; i++)
+                                assert_true(serve_take(serve, &players[i].seat, NULL) >= 0);
+                        serve_finish(serve);
+                        for (uint32_t i = 0; i < N_SEATS; i++)
+                                submit(&players[i], 0, i, 3, NULL);
+                }
+                for (uint32_t i = 0; i < N_SEATS; i++) {
+                        struct wire_wake wake;
+
+                        if (i < n_asleep) {
+                                assert_int_equal(
+                                        recv(pairs[i][1], &wake, sizeof(wake), MSG_DONTWAIT),
+                                        sizeof(wake));
+                                assert_memory_equal(&wake, &ring_server_wake, sizeof(wake));
+                        }
+                        assert_int_equal(recv(pairs[i][1], &wake, sizeof(wake), MSG_DONTWAIT), -1);
+                        assert_int_equal(errno, EAGAIN);
+                        close(pairs[i][0]);
+                        close(pairs[i][1]);
+                        player_deinit(&players[i]);
+                }
+        }
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_single_rows_under_a_flood, setup, teardown),
@@ -467,6 +510,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_a_group_is_retired, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_no_room_to_complete, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ending_between_rounds, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_wakes, setup, teardown),
         };
 
         return cmocka_run_group_tests_name("rounds", tests, setup_group, teardown_group);
