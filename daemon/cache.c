@@ -4,6 +4,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* As much again as the file takes, but not so little that it would be of no use, nor so much that
+ * somebody would have to be asked. */
+#define AUTO_BYTES_MIN (UINT64_C(8) << 20)
 #define AUTO_BYTES_MAX (UINT64_C(64) << 20)
 
 /* Misses are remembered for about this many times as many rows as fit in: seldom enough forgotten
@@ -17,7 +20,7 @@
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
 
 uint64_t cache_auto_bytes(const struct table_header *h) {
-        return h->latent_dims ? MIN(h->file_bytes, AUTO_BYTES_MAX) : 0;
+        return h->latent_dims ? MIN(MAX(h->file_bytes, AUTO_BYTES_MIN), AUTO_BYTES_MAX) : 0;
 }
 
 struct cache *cache_free(struct cache *c) {

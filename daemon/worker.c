@@ -13,6 +13,8 @@
 /* Even a seat whose gaps are long gets this much, unless the maximum is less. */
 #define SPIN_NS_MIN 2000u
 
+#define GAPS        8 /* bits of short_gaps */
+
 /* At the end of the daemon: longer than any backlog of a client that means no harm. */
 #define DRAIN_NS UINT64_C(5000000000)
 
@@ -109,31 +111,27 @@ static void seat_fail(struct worker *w, struct worker_seat *seat) {
 }
 
 /*
- * How long to look at a quiet ring before sleeping: twice the usual gap, so that a client in a
- * tight loop costs no system call; but next to nothing for one whose gaps are beyond what is worth
- * burning, and nothing at all where others want the CPU.
+ * How long to look at a quiet ring before sleeping: as long as is worth burning, so that a client
+ * in a tight loop costs no system call, if that would have met the end of most of its last gaps;
+ * else next to nothing, and nothing at all where others want the CPU. A count of gaps and not their
+ * mean: work comes in bursts, and the pause between two says nothing about the gaps in them.
  */
 static uint64_t spin_budget(const struct worker *w, const struct worker_seat *seat) {
-        uint64_t budget = 2 * seat->gap_ns;
-
         if (crowd_is(&w->crowd))
                 return 0;
-        return MIN(budget > w->spin_ns_max ? SPIN_NS_MIN : MAX(budget, SPIN_NS_MIN),
-                   w->spin_ns_max);
+        return __builtin_popcount(seat->short_gaps) > GAPS / 2 ? w->spin_ns_max
+                                                               : MIN(SPIN_NS_MIN, w->spin_ns_max);
 }
 
-/*
- * Idle time is counted from our last completion to the client's next submission, by its own clock:
- * the time that waking us took would make the gap look longer than it is. Long gaps count as 8
- * budgets, so that one pause is soon forgotten.
- */
+/* Idle time is counted from our last completion to the client's next submission, by its own clock:
+ * the time that waking us took would make the gap look longer than it is. */
 static void seat_worked(const struct worker *w, struct worker_seat *seat, uint64_t now) {
         uint64_t start_ns = seat->seat.start_ns;
 
         if (start_ns > seat->last_work_ns) {
-                uint64_t gap_ns = MIN(start_ns - seat->last_work_ns, 8 * w->spin_ns_max);
+                bool is_short = start_ns - seat->last_work_ns <= w->spin_ns_max;
 
-                seat->gap_ns = seat->gap_ns - seat->gap_ns / 8 + gap_ns / 8;
+                seat->short_gaps = (uint8_t)(seat->short_gaps << 1 | is_short);
         }
         seat->last_work_ns = now;
 }

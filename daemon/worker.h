@@ -26,7 +26,8 @@ struct worker_seat {
         uint32_t drain_head; /* the submission index where draining ends */
         uint64_t drain_until_ns;
         uint64_t last_work_ns;
-        uint64_t gap_ns; /* between pieces of work, averaged: what the spin budget learns from */
+        uint8_t short_gaps; /* of the last gaps between pieces of work, a bit each: short enough
+                             * to spin through */
         struct mail attach, detach, failure;
         struct fault fault;
 };

@@ -260,7 +260,9 @@ static void test_sizes(void **state) {
 
         assert_int_equal(cache_auto_bytes(&h), 0); /* nothing to gain */
         h.latent_dims = 4;
-        assert_int_equal(cache_auto_bytes(&h), 1 << 20);
+        assert_int_equal(cache_auto_bytes(&h), 8 << 20);
+        h.file_bytes = 10 << 20;
+        assert_int_equal(cache_auto_bytes(&h), 10 << 20);
         h.file_bytes = UINT64_C(1) << 40;
         assert_int_equal(cache_auto_bytes(&h), 64 << 20);
 
