@@ -140,6 +140,7 @@ static json_t *report_counted(const struct stats_snapshot *s) {
                 { "n_rows_read", number(s->n_rows_read) },
                 { "n_values_read", number(s->n_values_read) },
                 { "table_read_bytes", number(s->bytes_read) },
+                { "table_read_lines", number(s->lines_read) },
                 { "arena_write_bytes", number(s->bytes_written) },
         };
         return object(fields);
@@ -266,6 +267,7 @@ static json_t *report_claims(const struct session_claims *c) {
                 { "n_rows_read", number(c->n_rows_read) },
                 { "n_values_read", number(c->n_values_read) },
                 { "table_read_bytes", number(c->bytes_read) },
+                { "table_read_lines", number(c->lines_read) },
                 { "row_write_bytes", number(c->bytes_written) },
         };
         return object(fields);

@@ -61,6 +61,7 @@ struct session_claims session_claims(const struct session *s) {
                 .n_rows_read = atomic_load_explicit(&c->n_rows_read, memory_order_relaxed),
                 .n_values_read = atomic_load_explicit(&c->n_values_read, memory_order_relaxed),
                 .bytes_read = atomic_load_explicit(&c->bytes_read, memory_order_relaxed),
+                .lines_read = atomic_load_explicit(&c->lines_read, memory_order_relaxed),
                 .bytes_written = atomic_load_explicit(&c->bytes_written, memory_order_relaxed),
         };
 }

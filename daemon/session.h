@@ -50,7 +50,8 @@ const struct stats *session_stats(const struct session *session);
 
 /* What the client says it did by itself; 0 before and after it is ready. */
 struct session_claims {
-        uint64_t n_lookups, n_rows, n_rows_read, n_values_read, bytes_read, bytes_written;
+        uint64_t n_lookups, n_rows, n_rows_read, n_values_read, bytes_read, lines_read,
+                bytes_written;
 };
 
 /* Adds what clients say they found in tables' caches to the tables' account; before a report. */

@@ -33,6 +33,7 @@ void stats_add_piece(struct stats *s, const struct codec_cost *cost, uint64_t n_
         add(&s->n_rows_read, cost->n_rows_read);
         add(&s->n_values_read, cost->n_rows_read * n_dims);
         add(&s->bytes_read, cost->bytes_read);
+        add(&s->lines_read, cost->lines_read);
         add(&s->bytes_written, cost->bytes_written);
 }
 
@@ -72,6 +73,7 @@ void stats_read(const struct stats *s, struct stats_snapshot *ret) {
                 .n_rows_read = read_of(&s->n_rows_read),
                 .n_values_read = read_of(&s->n_values_read),
                 .bytes_read = read_of(&s->bytes_read),
+                .lines_read = read_of(&s->lines_read),
                 .bytes_written = read_of(&s->bytes_written),
                 .latency_max_ns = read_of(&s->latency_max_ns),
         };

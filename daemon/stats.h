@@ -26,6 +26,7 @@ struct stats {
         _Atomic uint64_t
                 n_values_read; /* rows read x dimensions: what a full-precision table would read */
         _Atomic uint64_t bytes_read;
+        _Atomic uint64_t lines_read;
         _Atomic uint64_t bytes_written;
         _Atomic uint64_t n_status[STATS_STATUS_N]; /* completed submissions by outcome */
         _Atomic uint64_t latency_max_ns;
@@ -40,7 +41,8 @@ void stats_add_lookup(struct stats *stats, enum ring_status status, uint64_t lat
 
 /* Plain numbers for a report. */
 struct stats_snapshot {
-        uint64_t n_lookups, n_rows, n_rows_read, n_values_read, bytes_read, bytes_written;
+        uint64_t n_lookups, n_rows, n_rows_read, n_values_read, bytes_read, lines_read,
+                bytes_written;
         uint64_t n_status[STATS_STATUS_N];
         uint64_t n_errors; /* lookups with any status but OK */
         uint64_t latency_p50_ns, latency_p99_ns,

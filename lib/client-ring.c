@@ -203,12 +203,14 @@ void client_ring_claim(struct client_ring *ring, const struct codec_cost *cost, 
 
         ring->direct_cost.n_rows_read += cost->n_rows_read;
         ring->direct_cost.bytes_read += cost->bytes_read;
+        ring->direct_cost.lines_read += cost->lines_read;
         ring->direct_cost.bytes_written += cost->bytes_written;
         claim(&c->n_lookups, ++ring->n_direct_lookups);
         claim(&c->n_rows, ring->n_direct_rows += n_rows);
         claim(&c->n_rows_read, ring->direct_cost.n_rows_read);
         claim(&c->n_values_read, ring->n_direct_values += cost->n_rows_read * n_dims);
         claim(&c->bytes_read, ring->direct_cost.bytes_read);
+        claim(&c->lines_read, ring->direct_cost.lines_read);
         claim(&c->bytes_written, ring->direct_cost.bytes_written);
 }
 

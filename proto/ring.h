@@ -54,6 +54,7 @@ struct ring_claims {
         _Atomic uint64_t n_values_read; /* rows read x dimensions */
         _Atomic uint64_t bytes_read;    /* of the records */
         _Atomic uint64_t bytes_written;
+        _Atomic uint64_t lines_read; /* of 64 bytes, in which these records lie */
 };
 
 /*

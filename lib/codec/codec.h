@@ -214,6 +214,7 @@ int codec_context_reserve(struct codec_context *context, const struct codec_tabl
 struct codec_cost {
         uint64_t n_rows_read; /* records decoded */
         uint64_t bytes_read;  /* of the compressed records */
+        uint64_t lines_read;  /* of 64 bytes, in which they lie: each record's for itself */
         uint64_t bytes_written;
 };
 

@@ -193,6 +193,12 @@ static void run_adaptor(struct job *job) {
                 job->kernels->adaptor(job->table, rows, n_rows, job->scratch, n_dims, job->addends);
 }
 
+/* What the memory bus moves for a record: it may begin anywhere in a line. */
+static inline uint64_t lines_of(const struct codec_record *record) {
+        return ((uintptr_t)record->bytes % LINE_BYTES + record->n_bytes + LINE_BYTES - 1) /
+               LINE_BYTES;
+}
+
 /* The stream's next row; false for an id outside the table, and then nothing is written. */
 static bool decode_next(struct job *job, struct codec_cost *cost, float *ret_values) {
         const struct table_header *h = &job->table->contents.header;
@@ -208,6 +214,7 @@ static bool decode_next(struct job *job, struct codec_cost *cost, float *ret_val
                                        ret_values);
         cost->n_rows_read++;
         cost->bytes_read += a->record.n_bytes;
+        cost->lines_read += lines_of(&a->record);
         return true;
 }
 

@@ -165,7 +165,8 @@ static void test_direct_rows(void **state) {
         carvq_ticket ticket;
         uint64_t ids[2] = { 1, N_ROWS };
         float out[2 * N_DIMS];
-        char stats[65536];
+        uint64_t n_bytes, n_lines;
+        char stats[65536], *claimed;
 
         (void)state;
         assert_true(same_rows(direct, file, 0));
@@ -185,6 +186,12 @@ static void test_direct_rows(void **state) {
         assert_non_null(strstr(stats, "\"claimed\":{\"n_lookups\":3,\"n_rows\":120,"
                                       "\"n_rows_read\":120,\"n_values_read\":23040,"));
         assert_null(strstr(stats, "\"counted\":{\"n_lookups\":3"));
+        claimed = strstr(stats, "\"claimed\":{\"n_lookups\":3");
+        assert_int_equal(sscanf(strstr(claimed, "\"table_read_bytes\""),
+                                "\"table_read_bytes\":%" SCNu64 ",\"table_read_lines\":%" SCNu64,
+                                &n_bytes, &n_lines),
+                         2);
+        assert_in_range(n_lines, n_bytes / 64, n_bytes / 64 + 2 * 120);
 
         /* Beside the ring, of the same client and table. */
         assert_int_equal(carvq_table_open(client, "t", &ring), 0);

@@ -242,7 +242,7 @@ static void check_request(struct codec_request *q, uint64_t n_ids_max) {
                         .request = q,
                         .n_ids_max = n_ids_max,
                         .bag.values = values,
-                        .cost = { 1, 2, 3 },
+                        .cost = { .n_rows_read = 1, .bytes_read = 2, .bytes_written = 3 },
                 };
 
                 codec_context_init(&context, sets[s]);
@@ -426,6 +426,7 @@ static void check_together(const struct codec_table *of, const struct codec_kern
                         if (pieces[i].n_rows == codec_request_rows(pieces[i].request)) {
                                 together.n_rows_read += pieces[i].cost.n_rows_read;
                                 together.bytes_read += pieces[i].cost.bytes_read;
+                                together.lines_read += pieces[i].cost.lines_read;
                                 together.bytes_written += pieces[i].cost.bytes_written;
                                 pieces[i--] = pieces[--n_left];
                         }

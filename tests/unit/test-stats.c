@@ -87,7 +87,7 @@ static void test_no_lookups_no_percentiles(void **state) {
 }
 
 static void test_pieces_add_up(void **state) {
-        struct codec_cost cost = { .n_rows_read = 7, .bytes_read = 700, .bytes_written = 2800 };
+        struct codec_cost cost = { .n_rows_read = 7, .bytes_read = 700, .lines_read = 13, .bytes_written = 2800 };
         struct stats stats = { 0 };
         struct stats_snapshot s;
 
@@ -99,6 +99,7 @@ static void test_pieces_add_up(void **state) {
         assert_int_equal(s.n_rows_read, 14);
         assert_int_equal(s.n_values_read, 1400);
         assert_int_equal(s.bytes_read, 1400);
+        assert_int_equal(s.lines_read, 26);
         assert_int_equal(s.bytes_written, 5600);
 }
 

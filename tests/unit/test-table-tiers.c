@@ -353,7 +353,7 @@ static void test_requests(void **state) {
         struct table_header header = tiered_header(900, 4);
         struct table_contents contents;
         struct codec_context context;
-        uint64_t random = seed, ids[100], n_bytes = 0, n_read = 0;
+        uint64_t random = seed, ids[100], n_bytes = 0, n_lines = 0, n_read = 0;
         struct codec_table table;
         struct guarded file;
         float rows[100][16];
@@ -395,10 +395,13 @@ static void test_requests(void **state) {
                         decode_row(&codec_kernels_scalar, &table, &r, expected);
                         n_bytes += r.n_bytes;
                         n_read++;
+                        for (const uint8_t *p = r.bytes; p < r.bytes + r.n_bytes; p++)
+                                n_lines += p == r.bytes || (uintptr_t)p % 64 == 0;
                 }
                 assert_memory_equal(rows[i], expected, sizeof(expected));
         }
         assert_int_equal(piece.cost.bytes_read, n_bytes);
+        assert_int_equal(piece.cost.lines_read, n_lines);
         assert_int_equal(piece.cost.n_rows_read, n_read);
         codec_context_deinit(&context);
         guarded_deinit(&file);
