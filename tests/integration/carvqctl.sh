@@ -4,34 +4,8 @@
 #   carvqctl.sh CARVQD CARVQCTL WRITE_TABLE
 set -u
 
-carvqd=$(realpath "$1") carvqctl=$(realpath "$2") write_table=$(realpath "$3")
-dir=$(mktemp -d)
-export CARVQ_SOCKET=$dir/carvqd.sock CARVQ_CONTROL=$dir/control.sock
-unset JOURNAL_STREAM RUNTIME_DIRECTORY NOTIFY_SOCKET
-n=0 failed=0 daemon=
+. "$(dirname "$0")/with-carvqd.sh"
 
-stop() { if [ -n "$daemon" ]; then kill "$daemon"; wait "$daemon"; fi; }
-trap 'stop; rm -rf "$dir"' EXIT
-
-# result NAME STATUS: one test case; what was seen goes with a failure.
-result() {
-  n=$((n + 1))
-  if [ "$2" = 0 ]; then echo "ok $n - $1"; return; fi
-  failed=1
-  echo "not ok $n - $1"
-  sed 's/^/# out: /' "$dir/out"
-  sed 's/^/# err: /' "$dir/err"
-}
-ctl() { "$carvqctl" "$@" >"$dir/out" 2>"$dir/err"; }
-# expect NAME EXIT_STATUS REGEX ARGUMENT...: of both outputs, as one text.
-expect() {
-  local name=$1 status=$2 regex=$3 r
-  shift 3
-  ctl "$@"
-  r=$?
-  [ $r = "$status" ] && grep -Pqz -- "(?s)$regex" "$dir/out" "$dir/err"
-  result "$name" $?
-}
 # json NAME EXPRESSION ARGUMENT...: true of the answer, which is `j`.
 json() {
   local name=$1 expression=$2
@@ -44,20 +18,6 @@ sys.exit(0 if eval(f"({sys.argv[2]})") else "not true: " + sys.argv[2])
 PYTHON
   result "$name" $?
 }
-# The daemon answers once its sockets are there; up to 20 s of attempts, each a blocking connect.
-start() {
-  "$carvqd" --config /dev/null --socket "$CARVQ_SOCKET" --control "$CARVQ_CONTROL" "$@" \
-    2>"$dir/log" &
-  daemon=$!
-  for ((i = 0; i < 2000; i++)); do
-    [ -S "$CARVQ_CONTROL" ] && ctl status && return
-    kill -0 "$daemon" 2>/dev/null || break
-    read -rt 0.01 <>"$dir/pause" || true
-  done
-  echo "Bail out! carvqd does not start: $(tail -n 3 "$dir/log")"
-  exit 1
-}
-mkfifo "$dir/pause"
 
 # ---- nobody there ----
 expect "no daemon: exit 3, with the path" 3 "$dir/control.sock: .*is carvqd running" status
@@ -72,6 +32,13 @@ expect "unknown verb" 2 "unknown verb 'frobnicate'" frobnicate
 expect "unknown option" 2 "frobnicate" --frobnicate status
 expect "missing argument" 2 "lookup: an argument is missing" lookup small
 expect "too many arguments" 2 "unexpected argument 'x'" status x
+expect "an option of another verb" 2 "status: takes no --watch" status --watch
+expect "an interval that is none" 2 "--watch: '0' is no interval, expected 0.1 to 3600" stats --watch=0
+expect "an interval that is not finite" 2 "--interval: 'nan' is no interval" top --interval nan
+expect "two formats at once" 2 "exclude each other" stats --json --openmetrics
+expect "--json and another format" 2 "--json and --format npy exclude" lookup small 0 --json --format npy
+expect "no such format" 2 "'csv' is no format, expected text, json or npy" lookup small 0 --format csv
+expect "top wants a terminal" 3 "is carvqd running" top
 
 "$write_table" "$dir/small.carvq" 1000 8 f32
 "$write_table" "$dir/packed.carvq" 5000 640 carvq
@@ -121,6 +88,64 @@ result "and then prints no row" $?
 expect "lookup: no number" 2 "'7x' is no row id" lookup small 7x
 expect "lookup: beyond 64 bits" 2 "no row id" lookup small 99999999999999999999999
 
+json "--format json is --json" 'j["rows"][0]["values"][0] == 7' lookup small 7 --format json
+# npy NAME EXPRESSION: of the array `a` in out.
+npy() {
+  python3 - "$dir/out" "$2" <<'PYTHON' 2>>"$dir/err"
+import ast, math, struct, sys
+b = open(sys.argv[1], "rb").read()
+assert b[:8] == b"\x93NUMPY\1\0", b[:8]
+length, = struct.unpack("<H", b[8:10])
+assert (10 + length) % 64 == 0 and b[9 + length:10 + length] == b"\n"
+h = ast.literal_eval(b[10:10 + length].decode())
+assert h["descr"] == "<f4" and not h["fortran_order"]
+rows, dims = h["shape"]
+v = struct.unpack(f"<{rows * dims}f", b[10 + length:])
+a = [v[i * dims:(i + 1) * dims] for i in range(rows)]
+sys.exit(0 if eval(f"({sys.argv[2]})") else "not true: " + sys.argv[2])
+PYTHON
+  result "$1" $?
+}
+ctl lookup small 7 999 0 --format npy
+npy "npy has the values" '[r[1] for r in a] == [7 + 1 / 1024, 999 + 1 / 1024, math.inf] and math.isnan(a[2][0]) and
+math.copysign(1, a[2][2]) == -1'
+ctl lookup small $(seq 700) --format npy -o "$dir/rows.npy"
+[ ! -s "$dir/out" ]
+result "--output leaves standard output alone" $?
+mv "$dir/rows.npy" "$dir/out"
+npy "npy of many rows, in a file" 'rows == 700 and all(r[0] == i + 1 for i, r in enumerate(a))'
+expect "lookup: a file that cannot be made" 1 "/none/rows: No such file" lookup small 1 -o "$dir/none/rows"
+expect "lookup: a full disk" 1 "/dev/full: No space left" lookup small 1 -o /dev/full
+[ -c /dev/full ]
+result "and a device is not removed" $?
+expect "lookup: nothing is written for a wrong id" 1 "row 1000 is not in" lookup small 1000 -o "$dir/none.txt"
+[ ! -e "$dir/none.txt" ]
+result "and no file made" $?
+
+# ---- terminals: with one, and what is printed on it ----
+# terminal VARIABLE=VALUE... COMMAND...
+terminal() { script -qec "env TERM=xterm $*" /dev/null >"$dir/out" 2>"$dir/err" </dev/null; }
+if command -v script >/dev/null; then
+  terminal "$carvqctl" tables
+  grep -q $'\e\[1mTABLE' "$dir/out"
+  result "titles are bold on a terminal" $?
+  terminal NO_COLOR=1 "$carvqctl" tables
+  grep -q TABLE "$dir/out" && ! grep -q $'\e' "$dir/out"
+  result "but not with NO_COLOR" $?
+  terminal TERM=dumb "$carvqctl" tables
+  grep -q TABLE "$dir/out" && ! grep -q $'\e' "$dir/out"
+  result "nor on one that is dumb" $?
+  terminal "$carvqctl" lookup small 1 --format npy
+  [ $? = 2 ] && grep -q "binary.*terminal: use -o FILE" "$dir/out"
+  result "npy is not written to a terminal" $?
+else
+  skip "terminals" "script is not installed"
+fi
+ctl tables
+! grep -q $'\e' "$dir/out"
+result "no colours without a terminal" $?
+expect "top wants a terminal" 2 "top: no|standard output is no terminal" top
+
 # ---- tables, clients, stats ----
 expect "tables" 0 "TABLE +ROWS.*small +1,000 +8  f32" tables
 json "tables in JSON" '{t["name"]: t["codec"] for t in j["tables"]} == {"small": "f32", "packed": "carvq"} and
@@ -145,11 +170,64 @@ ctl stats
 [ "$(awk 'length > 80' "$dir/out" | wc -l)" = 0 ]
 result "stats fit into 80 columns" $?
 
+# ---- again and again ----
+"$carvqctl" stats small --watch=0.1 2>"$dir/err" | sed '/latency/{x;s/^/x/;/xxx/{x;q};x}' >"$dir/out"
+grep -q "rates from the next look on" "$dir/out" && grep -Pq "^  lookups +0 +[0-9]+  counted" "$dir/out" &&
+  [ "$(grep -c '^table small' "$dir/out")" = 3 ]
+result "stats --watch: block after block" $?
+awk 'length > 80 || / $/ { exit 1 }' "$dir/out"
+result "which fit into 80 columns, and no line ends in a space" $?
+{
+  "$carvqctl" stats --watch 0.1 --json 2>"$dir/err" | {
+    read -r a
+    for i in 1 2 3 4 5; do "$carvqctl" lookup small 1 2 3 >/dev/null; done
+    read -r b; read -r c; read -r d
+    printf '%s\n' "$a" "$b" "$c" "$d"
+  }
+} >"$dir/out"
+python3 - "$dir/out" <<'PYTHON' 2>>"$dir/err"
+import json, sys
+lines = [json.loads(line) for line in open(sys.argv[1])]
+small = [next(t for t in j["tables"] if t["table"]["name"] == "small") for j in lines]
+assert lines[0]["interval_seconds"] is None and small[0]["rates"] is None
+for j, s, before in zip(lines[1:], small[1:], small):
+    n = s["stats"]["counted"]["n_rows"] - before["stats"]["counted"]["n_rows"]
+    assert abs(s["rates"]["stats"]["counted"]["n_rows"] * j["interval_seconds"] - n) < 1e-6
+    assert "measured" not in s["rates"]["stats"] and 0.1 <= j["interval_seconds"] < 60
+assert any(s["rates"]["stats"]["counted"]["n_rows"] > 0 for s in small[1:])
+PYTHON
+result "stats --watch --json: rates are differences by second" $?
+expect "stats --watch: no such table" 1 "carvqd has no table 'none'" stats none --watch
+
 # ---- the end ----
 kill "$daemon"
 wait "$daemon"
 result "the daemon ends with 0" $?
 daemon=
 expect "and is not reached then" 3 "is carvqd running" status
+
+# ---- someone else behind the socket: names that a terminal would obey ----
+rm -f "$CARVQ_CONTROL"
+python3 - "$CARVQ_CONTROL" <<'PYTHON' &
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+name = "a\x1b]0;b\x07\x9b2Jc\x7f\n"
+for i in range(2):
+    c, _ = s.accept()
+    call = b""
+    while not call.endswith(b"\0"):
+        call += c.recv(4096)
+    c.sendall(json.dumps({"parameters": {"clients": [{"name": name}]}}).encode() + b"\0")
+    c.close()
+PYTHON
+fake=$!
+eventually test -S "$CARVQ_CONTROL"
+eventually ctl clients
+grep -Fq 'a?]0;b???2Jc??' "$dir/out"
+result "control characters of names are not printed" $?
+json "but JSON has them" 'j["clients"][0]["name"] == "a\x1b]0;b\x07\x9b2Jc\x7f\n"' clients
+wait "$fake"
 echo "1..$n"
 exit $failed

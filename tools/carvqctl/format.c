@@ -90,6 +90,19 @@ struct text format_saved(double fraction) {
         return t;
 }
 
+struct text format_rate(double per_second) {
+        struct text t;
+
+        if (per_second >= 99.95 || per_second <= 0)
+                return format_short_count((uint64_t)(MAX(per_second, 0) + 0.5));
+        snprintf(t.text, sizeof(t.text), "%.*f", per_second < 9.995 ? 2 : 1, per_second);
+        return t;
+}
+
+const char *plural(uint64_t n) {
+        return n == 1 ? "" : "s";
+}
+
 const json_t *field(const json_t *json, const char *path) {
         while (json) {
                 size_t length = strcspn(path, ".");
@@ -168,44 +181,69 @@ static int width_of(const char *text) {
         return width;
 }
 
-static void print_cell(const char *cell, int width, bool left, bool last) {
+const char *style(enum style style) {
+        static const char *const sequences[] = {
+                [STYLE_PLAIN] = "\033[m",
+                [STYLE_BOLD] = "\033[1m",
+                [STYLE_CHOSEN] = "\033[1;4m",
+                [STYLE_ALARM] = "\033[1;31m",
+        };
+        const char *terminal = getenv("TERM"), *forbidden = getenv("NO_COLOR");
+
+        if (!isatty(STDOUT_FILENO) || !terminal || !strcmp(terminal, "dumb") ||
+            (forbidden && *forbidden))
+                return "";
+        return sequences[style];
+}
+
+static void write_cell(const char *cell, int width, bool left, bool last, FILE *out) {
         int padding = width - width_of(cell);
 
         if (!left)
-                printf("%*s", padding, "");
-        fputs(cell, stdout);
+                fprintf(out, "%*s", padding, "");
+        fputs(cell, out);
         if (left && !last)
-                printf("%*s", padding, "");
+                fprintf(out, "%*s", padding, "");
         if (!last)
-                fputs("  ", stdout);
+                fputs("  ", out);
+}
+
+/* A cell's text; a title's without the sign of its alignment. */
+static const char *shown_of(const struct grid *grid, size_t i) {
+        const char *cell = grid->cells[i];
+
+        return cell + (i < grid->n_columns && *cell == '<');
 }
 
 /* Empty cells at a line's end are left out, so that no line ends in spaces. */
-static void print_line(const struct grid *grid, size_t first, const int *widths, int indent) {
+static void write_line(const struct grid *grid, size_t first, const int *widths, int indent,
+                       FILE *out) {
         size_t n_shown = grid->n_columns;
 
-        while (n_shown && !grid->cells[first + n_shown - 1][0])
+        while (n_shown && !*shown_of(grid, first + n_shown - 1))
                 n_shown--;
-        printf("%*s", indent, "");
+        fprintf(out, "%*s%s", indent, "", first ? "" : style(STYLE_BOLD));
         for (size_t i = 0; i < n_shown; i++) {
-                const char *cell = grid->cells[first + i];
                 bool left = grid->cells[i][0] == '<';
 
-                print_cell(cell + (first == 0 && left), widths[i], left, i + 1 == n_shown);
+                write_cell(shown_of(grid, first + i), widths[i], left, i + 1 == n_shown, out);
         }
-        putchar('\n');
+        fprintf(out, "%s\n", first ? "" : style(STYLE_PLAIN));
 }
 
-void grid_print(const struct grid *grid, int indent) {
+void grid_write(const struct grid *grid, int indent, FILE *out) {
         int widths[GRID_COLUMNS_MAX] = { 0 };
         size_t n = grid->n_columns;
 
         for (size_t i = 0; i < grid->n_cells; i++) {
-                const char *cell = grid->cells[i];
-                int width = width_of(i < n && *cell == '<' ? cell + 1 : cell);
+                int width = width_of(shown_of(grid, i));
 
                 widths[i % n] = MAX(widths[i % n], width);
         }
         for (size_t first = 0; first + n <= grid->n_cells; first += n)
-                print_line(grid, first, widths, indent);
+                write_line(grid, first, widths, indent, out);
+}
+
+void grid_print(const struct grid *grid, int indent) {
+        grid_write(grid, indent, stdout);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "proto/base.h"
 
@@ -19,6 +20,8 @@ struct text format_bytes(uint64_t bytes);   /* 0 B, 1.5 KiB, 12.3 MiB */
 struct text format_ns(uint64_t ns);         /* 850 ns, 12.3 us, 1.2 ms, 3.4 s */
 struct text format_seconds(uint64_t s);     /* 45s, 2m, 3h20m, 4d03h */
 struct text format_saved(double fraction);  /* "95.0 % less", "2.0 % more" */
+struct text format_rate(double per_second); /* 0.25, 12.5, 9,999, 12.3k */
+const char *plural(uint64_t n);             /* "s", or nothing for 1 */
 
 /*
  * A member by path: "counted.errors.retired". NULL where a part of it is missing. The others give
@@ -47,4 +50,12 @@ void grid_deinit(struct grid *grid);
 /* The next cell. Ends the process without memory, as all of this may: a tool. */
 void grid_add(struct grid *grid, const char *format, ...) _printf_(2, 3);
 /* `indent` spaces before each line. */
-void grid_print(const struct grid *grid, int indent);
+void grid_write(const struct grid *grid, int indent, FILE *out);
+void grid_print(const struct grid *grid, int indent); /* to standard output */
+
+/*
+ * How text is set off, on a terminal that can and where NO_COLOR does not forbid it; else "". Ends
+ * with STYLE_PLAIN.
+ */
+enum style { STYLE_PLAIN, STYLE_BOLD, STYLE_CHOSEN, STYLE_ALARM };
+const char *style(enum style style);

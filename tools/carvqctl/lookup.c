@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * carvqctl lookup TABLE ID...: f32 rows through libcarvq's rings, as any client gets them. Nine
- * significant digits restore each f32 exactly.
+ * significant digits restore each f32 exactly; .npy has the bits themselves.
  */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "carvqctl.h"
 #include "lib/carvq.h"
@@ -59,27 +60,98 @@ static int parse_ids(const struct carvqctl *ctl, uint64_t n_rows, uint64_t **ret
         return EXIT_OK;
 }
 
-static void print_row_json(uint64_t id, const float *values, uint32_t n_dims, bool first) {
-        printf("%s\n    {\"id\": %" PRIu64 ", \"values\": [", first ? "" : ",", id);
+/* ---- Formats ---- */
+
+struct writer {
+        void (*begin)(FILE *out, const char *table, size_t n_rows, uint32_t n_dims);
+        void (*row)(FILE *out, uint64_t id, const float *values, uint32_t n_dims, bool first);
+        void (*end)(FILE *out);
+};
+
+static void begin_json(FILE *out, const char *table, size_t n_rows, uint32_t n_dims) {
+        (void)n_rows;
+        (void)n_dims;
+        fprintf(out, "{\n  \"table\": \"%s\",\n  \"rows\": [", table);
+}
+
+static void write_row_json(FILE *out, uint64_t id, const float *values, uint32_t n_dims,
+                           bool first) {
+        fprintf(out, "%s\n    {\"id\": %" PRIu64 ", \"values\": [", first ? "" : ",", id);
         for (uint32_t i = 0; i < n_dims; i++)
                 if (!isfinite(values[i]))
-                        printf("%snull", i ? ", " : "");
+                        fprintf(out, "%snull", i ? ", " : "");
                 else if (values[i] == 0 && signbit(values[i]))
-                        printf("%s-0.0", i ? ", " : ""); /* "-0" is read as an integer */
+                        fprintf(out, "%s-0.0", i ? ", " : ""); /* "-0" is read as an integer */
                 else
-                        printf("%s%.9g", i ? ", " : "", (double)values[i]);
-        fputs("]}", stdout);
+                        fprintf(out, "%s%.9g", i ? ", " : "", (double)values[i]);
+        fputs("]}", out);
 }
 
-static void print_row_text(uint64_t id, const float *values, uint32_t n_dims) {
-        printf("%" PRIu64, id);
+static void end_json(FILE *out) {
+        fputs("\n  ]\n}\n", out);
+}
+
+static void write_row_text(FILE *out, uint64_t id, const float *values, uint32_t n_dims,
+                           bool first) {
+        (void)first;
+        fprintf(out, "%" PRIu64, id);
         for (uint32_t i = 0; i < n_dims; i++)
-                printf(" %.9g", (double)values[i]);
-        putchar('\n');
+                fprintf(out, " %.9g", (double)values[i]);
+        fputc('\n', out);
 }
 
-static int print_rows(const struct carvqctl *ctl, carvq_table *table, uint32_t n_dims,
-                      const uint64_t *ids, size_t n_ids) {
+/* Version 1.0 of NumPy's format: the header ends in a newline and on a multiple of 64 bytes. */
+static void begin_npy(FILE *out, const char *table, size_t n_rows, uint32_t n_dims) {
+        char header[118];
+        int n;
+
+        (void)table;
+        memset(header, ' ', sizeof(header));
+        n = snprintf(header, sizeof(header),
+                     "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %" PRIu32 "), }",
+                     n_rows, n_dims);
+        header[n] = ' ';
+        header[sizeof(header) - 1] = '\n';
+        fwrite("\x93NUMPY\x01\x00", 1, 8, out);
+        fwrite((uint8_t[]){ sizeof(header), 0 }, 1, 2, out);
+        fwrite(header, 1, sizeof(header), out);
+}
+
+static void write_row_npy(FILE *out, uint64_t id, const float *values, uint32_t n_dims,
+                          bool first) {
+        (void)id;
+        (void)first;
+        fwrite(values, sizeof(*values), n_dims, out);
+}
+
+static const struct format {
+        const char *name;
+        struct writer writer;
+} formats[] = {
+        { "text", { NULL, write_row_text, NULL } },
+        { "json", { begin_json, write_row_json, end_json } },
+        { "npy", { begin_npy, write_row_npy, NULL } },
+};
+
+/* The default is text, --json a short word for one of the others. */
+static const struct writer *find_writer(const struct carvqctl *ctl) {
+        const char *name = ctl->format ? ctl->format : ctl->json ? "json" : "text";
+
+        if (ctl->json && strcmp(name, "json")) {
+                complain("lookup: --json and --format %s exclude each other", name);
+                return NULL;
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+                if (!strcmp(formats[i].name, name))
+                        return &formats[i].writer;
+        complain("lookup: '%s' is no format, expected text, json or npy", name);
+        return NULL;
+}
+
+/* ---- Rows ---- */
+
+static int write_rows(const struct carvqctl *ctl, const struct writer *writer, carvq_table *table,
+                      uint32_t n_dims, const uint64_t *ids, size_t n_ids, FILE *out) {
         size_t n_values = (size_t)n_dims * ROWS_AT_ONCE;
         _cleanup_(freep) float *values = calloc(n_values, sizeof(*values));
 
@@ -96,48 +168,86 @@ static int print_rows(const struct carvqctl *ctl, carvq_table *table, uint32_t n
                         complain("lookup in %s: %s", ctl->arguments[0], carvq_table_error(table));
                         return exit_status_of(r);
                 }
-                if (first == 0 && ctl->json)
-                        printf("{\n  \"table\": \"%s\",\n  \"rows\": [", ctl->arguments[0]);
+                if (first == 0 && writer->begin)
+                        writer->begin(out, ctl->arguments[0], n_ids, n_dims);
                 for (size_t i = 0; i < n; i++)
-                        if (ctl->json)
-                                print_row_json(ids[first + i], values + i * n_dims, n_dims,
-                                               first + i == 0);
-                        else
-                                print_row_text(ids[first + i], values + i * n_dims, n_dims);
+                        writer->row(out, ids[first + i], values + i * n_dims, n_dims,
+                                    first + i == 0);
         }
-        if (ctl->json)
-                puts("\n  ]\n}");
+        if (writer->end)
+                writer->end(out);
         return EXIT_OK;
+}
+
+static void remove_regular(const char *path) {
+        struct stat st;
+
+        if (!lstat(path, &st) && S_ISREG(st.st_mode))
+                unlink(path);
+}
+
+/* A file that is not whole is none: it goes, unless it is a device or a pipe. */
+static int write_file(const struct carvqctl *ctl, const struct writer *writer, carvq_table *table,
+                      uint32_t n_dims, const uint64_t *ids, size_t n_ids) {
+        FILE *out = fopen(ctl->output_path, "we");
+        int r;
+
+        if (!out) {
+                complain("%s: %s", ctl->output_path, strerror(errno));
+                return EXIT_REFUSED;
+        }
+        r = write_rows(ctl, writer, table, n_dims, ids, n_ids, out);
+        if (fflush(out) && r == EXIT_OK) {
+                complain("%s: %s", ctl->output_path, strerror(errno));
+                r = EXIT_REFUSED;
+        }
+        fclose(out);
+        if (r != EXIT_OK)
+                remove_regular(ctl->output_path);
+        return r;
+}
+
+static int look_up(const struct carvqctl *ctl, const struct writer *writer, carvq_client *client) {
+        struct carvq_table_info info = { .size = sizeof(info) };
+        _cleanup_(freep) uint64_t *ids = NULL;
+        size_t n_ids = (size_t)ctl->n_arguments - 1;
+        carvq_table *table; /* the client's */
+        int r;
+
+        r = carvq_table_open(client, ctl->arguments[0], &table);
+        if (r >= 0)
+                r = carvq_table_info(table, &info);
+        if (r < 0) {
+                complain("%s", carvq_client_error(client));
+                return exit_status_of(r);
+        }
+        r = parse_ids(ctl, info.n_rows, &ids);
+        if (r != EXIT_OK)
+                return r;
+        if (ctl->output_path)
+                return write_file(ctl, writer, table, info.n_dims, ids, n_ids);
+        return write_rows(ctl, writer, table, info.n_dims, ids, n_ids, stdout);
 }
 
 int verb_lookup(const struct carvqctl *ctl) {
         const struct carvq_connect_options options = { .size = sizeof(options),
                                                        .socket_path = ctl->socket_path,
                                                        .name = "carvqctl lookup" };
-        struct carvq_table_info info = { .size = sizeof(info) };
+        const struct writer *writer = find_writer(ctl);
         _cleanup_(client_freep) carvq_client *client = NULL;
-        _cleanup_(freep) uint64_t *ids = NULL;
         char message[CARVQ_MESSAGE_BYTES] = "";
-        carvq_table *table; /* the client's */
         int r;
 
+        if (!writer)
+                return EXIT_USAGE;
+        if (writer->begin == begin_npy && !ctl->output_path && isatty(STDOUT_FILENO)) {
+                complain("lookup: npy is binary, and standard output a terminal: use -o FILE");
+                return EXIT_USAGE;
+        }
         r = carvq_connect(&options, &client, message);
         if (r < 0) {
                 complain("%s", *message ? message : carvq_strerror(r));
                 return r == -EDQUOT ? EXIT_REFUSED : EXIT_UNREACHABLE;
         }
-        r = carvq_table_open(client, ctl->arguments[0], &table);
-        if (r < 0) {
-                complain("%s", carvq_client_error(client));
-                return exit_status_of(r);
-        }
-        r = carvq_table_info(table, &info);
-        if (r < 0) {
-                complain("%s", carvq_table_error(table));
-                return exit_status_of(r);
-        }
-        r = parse_ids(ctl, info.n_rows, &ids);
-        if (r != EXIT_OK)
-                return r;
-        return print_rows(ctl, table, info.n_dims, ids, (size_t)ctl->n_arguments - 1);
+        return look_up(ctl, writer, client);
 }

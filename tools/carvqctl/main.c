@@ -2,7 +2,6 @@
 /* carvqctl: the command line, and the one place that talks to the control socket. */
 #include "carvqctl.h"
 
-#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,47 +10,6 @@
 #include "varlink-client.h"
 
 #define CONTROL_PATH "/run/carvq/control.sock"
-
-static const struct verb {
-        const char *name;
-        int n_arguments_min, n_arguments_max; /* -1: any number */
-        int (*run)(const struct carvqctl *ctl);
-} verbs[] = {
-        { "status", 0, 0, verb_status },   { "tables", 0, 0, verb_tables },
-        { "clients", 0, 0, verb_clients }, { "stats", 0, 1, verb_stats },
-        { "lookup", 2, -1, verb_lookup },  { "load", 2, 2, verb_load },
-        { "unload", 1, 1, verb_unload },   { "version", 0, 0, verb_version },
-};
-
-static const char help[] =
-        "Usage: carvqctl [OPTION]... VERB [ARGUMENT]...\n"
-        "Inspect and steer carvqd, the server of compressed embedding tables.\n"
-        "\n"
-        "  status             the daemon as a whole\n"
-        "  tables             what is served, and the memory it takes\n"
-        "  clients            who is connected\n"
-        "  stats [TABLE]      what was served, what it cost and what that saved\n"
-        "  lookup TABLE ID... rows by id, through shared memory like any client\n"
-        "  load NAME PATH     serve the .carvq file PATH as NAME, replacing an older one\n"
-        "  unload NAME        serve NAME no longer; who has it open keeps it\n"
-        "  version            of carvqctl, and of carvqd where it runs\n"
-        "\n"
-        "  --json             print JSON with exact numbers; values of a row that are not\n"
-        "                     finite are null\n"
-        "  --socket PATH      carvqd's data socket, for lookup (default: $CARVQ_SOCKET,\n"
-        "                     else carvqd.sock beside the control socket's default)\n"
-        "  --control PATH     carvqd's control socket (default: $CARVQ_CONTROL, else\n"
-        "                     /run/carvq/control.sock where it exists, else\n"
-        "                     $XDG_RUNTIME_DIR/carvq/control.sock)\n"
-        "  --help             print this and exit\n"
-        "  --version          print carvqctl's version and exit\n"
-        "\n"
-        "Figures are counted by the daemon, measured, or modelled from counted ones, and\n"
-        "say which. Bytes moved have three legs: read from the table, written as rows,\n"
-        "read by the client.\n"
-        "\n"
-        "Exit status: 0 done, 1 the daemon said no or the output cannot be written, 2\n"
-        "wrong usage, 3 the daemon cannot be reached.\n";
 
 void complain(const char *format, ...) {
         va_list arguments;
@@ -70,48 +28,81 @@ int print_json(const json_t *json) {
 }
 
 /* The daemon's refusal as a sentence. */
-static void explain(const char *error, const json_t *parameters) {
+static void explain(const char *error, const json_t *parameters, struct fault *ret_fault) {
         const char *name = field_text(parameters, "name");
         const char *reason = field_text(parameters, "reason");
 
         if (!strcmp(error, "io.carvq.Control.NoSuchTable"))
-                complain("carvqd has no table '%s'", name);
+                fault_write(ret_fault, "carvqd has no table '%s'", name);
         else if (!strcmp(error, "io.carvq.Control.LoadFailed"))
-                complain("carvqd cannot load '%s': %s", name, reason);
+                fault_write(ret_fault, "carvqd cannot load '%s': %s", name, reason);
         else if (!strcmp(error, "io.carvq.Control.InvalidName"))
-                complain("'%s' cannot name a table: expected 1 to 127 of A-Z a-z 0-9 . _ -, not "
-                         "starting with a dot",
-                         name);
+                fault_write(ret_fault,
+                            "'%s' cannot name a table: expected 1 to 127 of A-Z a-z 0-9 . _ -, not "
+                            "starting with a dot",
+                            name);
         else if (!strcmp(error, "io.carvq.Control.Unavailable"))
-                complain("carvqd refuses: %s", reason);
+                fault_write(ret_fault, "carvqd refuses: %s", reason);
         else {
                 _cleanup_(freep) char *details = json_dumps(parameters, JSON_COMPACT);
 
-                complain("carvqd answers %s %s", error, details ? details : "");
+                fault_write(ret_fault, "carvqd answers %s %s", error, details ? details : "");
         }
 }
 
-int control_call(const struct carvqctl *ctl, const char *method, json_t *parameters,
-                 json_t **ret_reply) {
+/* Bytes of control characters become '?': C0, DEL, and C1 as UTF-8 has them. */
+static void make_text_printable(json_t *json) {
+        _cleanup_(freep) char *text = strdup(json_string_value(json));
+        uint8_t *t = (uint8_t *)text;
+
+        for (; t && *t; t++)
+                if (*t < 0x20 || *t == 0x7f)
+                        *t = '?';
+                else if (t[0] == 0xc2 && t[1] < 0xa0)
+                        t[0] = t[1] = '?';
+        json_string_set(json, text ? text : "");
+}
+
+static void make_printable(json_t *json) {
+        const char *key;
+        json_t *member;
+        size_t i;
+
+        if (json_is_string(json))
+                make_text_printable(json);
+        json_array_foreach(json, i, member) make_printable(member);
+        json_object_foreach(json, key, member) make_printable(member);
+}
+
+int control_try(const struct carvqctl *ctl, const char *method, json_t *parameters, int timeout_s,
+                json_t **ret_reply, struct fault *ret_fault) {
         _cleanup_(json_decrefp) json_t *reply = NULL;
         _cleanup_(freep) char *error = NULL;
-        struct fault fault;
         char name[64];
         int r;
 
         snprintf(name, sizeof(name), "io.carvq.Control.%s", method);
-        r = varlink_client_call(ctl->control_path, name, parameters, &error, &reply, &fault);
+        r = varlink_client_call(ctl->control_path, name, parameters, timeout_s, &error, &reply,
+                                ret_fault);
         json_decref(parameters);
-        if (r < 0) {
-                complain("%s", fault.text);
+        if (r < 0)
                 return EXIT_UNREACHABLE;
-        }
-        if (error) {
-                explain(error, reply);
-                return EXIT_REFUSED;
-        }
+        if (error || !ctl->json)
+                make_printable(reply);
+        if (error)
+                explain(error, reply, ret_fault);
         *ret_reply = steal_pointer(&reply);
-        return EXIT_OK;
+        return error ? EXIT_REFUSED : EXIT_OK;
+}
+
+int control_call(const struct carvqctl *ctl, const char *method, json_t *parameters,
+                 json_t **ret_reply) {
+        struct fault fault = { 0 };
+        int r = control_try(ctl, method, parameters, CONTROL_TIMEOUT_S, ret_reply, &fault);
+
+        if (r != EXIT_OK)
+                complain("%s", fault.text);
+        return r;
 }
 
 /* Environment, then the system's daemon where there is one, then the user's. */
@@ -132,62 +123,121 @@ static int usage(void) {
         return EXIT_USAGE;
 }
 
-static int run_verb(const struct carvqctl *ctl, const char *name) {
-        for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
-                const struct verb *v = &verbs[i];
-
-                if (strcmp(v->name, name))
-                        continue;
-                if (ctl->n_arguments < v->n_arguments_min) {
-                        complain("%s: an argument is missing", name);
-                        return usage();
-                }
-                if (v->n_arguments_max >= 0 && ctl->n_arguments > v->n_arguments_max) {
-                        complain("%s: unexpected argument '%s'", name,
-                                 ctl->arguments[v->n_arguments_max]);
-                        return usage();
-                }
-                return v->run(ctl);
-        }
-        complain("unknown verb '%s'", name);
-        return usage();
+static const struct verb *find_verb(const char *name) {
+        for (const struct verb *v = verbs; v->name; v++)
+                if (!strcmp(v->name, name))
+                        return v;
+        return NULL;
 }
 
-int main(int argc, char **argv) {
-        static const struct option options[] = {
-                { "json", no_argument, NULL, 'j' },
-                { "socket", required_argument, NULL, 's' },
-                { "control", required_argument, NULL, 'c' },
-                { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, 'v' },
-                { 0 },
-        };
-        _cleanup_(freep) char *buffer = NULL;
-        struct carvqctl ctl = { 0 };
-        int option, r;
+static const char *name_of_option(int key) {
+        const struct option *o = long_options;
 
-        claim_standard_descriptors();
-        while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0)
-                switch (option) {
-                case 'j':
-                        ctl.json = true;
-                        break;
-                case 's':
-                        ctl.socket_path = optarg;
-                        break;
-                case 'c':
-                        ctl.control_path = optarg;
-                        break;
-                case 'h':
-                        fputs(help, stdout);
-                        return EXIT_OK;
-                case 'v':
-                        puts("carvqctl " CARVQ_VERSION);
-                        return EXIT_OK;
-                default:
+        while (o->val != key)
+                o++;
+        return o->name;
+}
+
+/* What the verb does not take would be ignored, which nobody wants who wrote it. */
+static int check_usage(const struct carvqctl *ctl, const struct verb *v, const char *given) {
+        for (; *given; given++)
+                if (!strchr(v->options, *given) && !strchr(COMMON_OPTIONS, *given)) {
+                        complain("%s: takes no --%s", v->name, name_of_option(*given));
+                        return -EINVAL;
+                }
+        if (ctl->n_arguments < v->n_arguments_min) {
+                complain("%s: an argument is missing", v->name);
+                return -EINVAL;
+        }
+        if (v->n_arguments_max >= 0 && ctl->n_arguments > v->n_arguments_max) {
+                complain("%s: unexpected argument '%s'", v->name,
+                         ctl->arguments[v->n_arguments_max]);
+                return -EINVAL;
+        }
+        return 0;
+}
+
+static bool read_seconds(const char *text, double *ret_seconds) {
+        char *end;
+        double seconds = strtod(text, &end);
+
+        if (end == text || *end || !(seconds >= 0.1 && seconds <= 3600))
+                return false;
+        *ret_seconds = seconds;
+        return true;
+}
+
+/* `--watch 5` is meant as --watch=5. A table may be called 5: then it is --watch=1 5. */
+static const char *argument_of_watch(int argc, char **argv) {
+        double seconds;
+
+        if (!optarg && optind < argc && read_seconds(argv[optind], &seconds))
+                return argv[optind++];
+        return optarg ? optarg : "1";
+}
+
+/*
+ * Returns 0 and adds the keys of what was given, each once, to zeros; or -EINVAL, and has said why.
+ */
+static int parse_options(int argc, char **argv, struct carvqctl *ctl, char given[static 32]) {
+        int key;
+
+        while ((key = getopt_long(argc, argv, "o:", long_options, NULL)) >= 0) {
+                const char *seconds = NULL;
+
+                if (key == '?')
+                        return -EINVAL;
+                if (!strchr(given, key))
+                        given[strlen(given)] = (char)key;
+                if (key == 'c')
+                        ctl->control_path = optarg;
+                else if (key == 'f')
+                        ctl->format = optarg;
+                else if (key == 'i')
+                        seconds = optarg;
+                else if (key == 'o')
+                        ctl->output_path = optarg;
+                else if (key == 's')
+                        ctl->socket_path = optarg;
+                else if (key == 'w')
+                        seconds = argument_of_watch(argc, argv);
+                if (seconds && !read_seconds(seconds, &ctl->interval_seconds)) {
+                        complain("--%s: '%s' is no interval, expected 0.1 to 3600 seconds",
+                                 name_of_option(key), seconds);
+                        return -EINVAL;
+                }
+        }
+        ctl->json = strchr(given, 'j');
+        ctl->openmetrics = strchr(given, 'm');
+        ctl->prometheus = strchr(given, 'p');
+        ctl->watch = strchr(given, 'w');
+        return 0;
+}
+
+static int run(int argc, char **argv) {
+        _cleanup_(freep) char *buffer = NULL;
+        struct carvqctl ctl = { .interval_seconds = 1 };
+        const struct verb *verb = NULL;
+        char given[32] = "";
+
+        if (parse_options(argc, argv, &ctl, given) < 0)
+                return usage();
+        if (strchr(given, 'v')) {
+                puts("carvqctl " CARVQ_VERSION);
+                return EXIT_OK;
+        }
+        if (optind < argc) {
+                verb = find_verb(argv[optind]);
+                if (!verb) {
+                        complain("unknown verb '%s'", argv[optind]);
                         return usage();
                 }
-        if (optind == argc) {
+        }
+        if (strchr(given, 'h')) {
+                fputs(verb ? verb->help : general_help, stdout);
+                return EXIT_OK;
+        }
+        if (!verb) {
                 complain("a verb is missing");
                 return usage();
         }
@@ -195,7 +245,16 @@ int main(int argc, char **argv) {
                 ctl.control_path = default_control_path(&buffer);
         ctl.n_arguments = argc - optind - 1;
         ctl.arguments = argv + optind + 1;
-        r = run_verb(&ctl, argv[optind]);
+        if (check_usage(&ctl, verb, given) < 0)
+                return usage();
+        return verb->run(&ctl);
+}
+
+int main(int argc, char **argv) {
+        int r;
+
+        claim_standard_descriptors();
+        r = run(argc, argv);
         if (fflush(stdout) || ferror(stdout)) {
                 complain("standard output: %s", strerror(errno));
                 return EXIT_REFUSED;

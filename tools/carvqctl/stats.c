@@ -12,10 +12,6 @@
 #define COLUMNS_N  5
 #define BOTH(name) "modelled.full_f32." name, "modelled.full_f16." name
 
-static const char *plural(uint64_t n) {
-        return n == 1 ? "" : "s";
-}
-
 static struct text bytes_at(const json_t *json, const char *path) {
         return format_bytes(field_number(json, path));
 }
@@ -38,7 +34,9 @@ static void print_errors(const json_t *errors) {
         bool any = false;
 
         json_object_foreach((json_t *)errors, name, n) if (json_integer_value(n) > 0) {
-                printf("%s%s %s", any ? ", " : "  errors    ", name,
+                if (!any)
+                        printf("  %serrors%s    ", style(STYLE_ALARM), style(STYLE_PLAIN));
+                printf("%s%s %s", any ? ", " : "", name,
                        format_count((uint64_t)json_integer_value(n)).text);
                 any = true;
         }
@@ -186,19 +184,11 @@ static void print_all(const json_t *list, void (*print)(const json_t *item), boo
         }
 }
 
-int verb_stats(const struct carvqctl *ctl) {
+static int print_now(const struct carvqctl *ctl, json_t *parameters) {
         _cleanup_(json_decrefp) json_t *reply = NULL;
-        json_t *parameters = NULL;
         bool any = false;
         int r;
 
-        if (ctl->n_arguments) {
-                parameters = json_pack("{ss}", "table", ctl->arguments[0]);
-                if (!parameters) {
-                        complain("the table's name must be UTF-8");
-                        return EXIT_USAGE;
-                }
-        }
         r = control_call(ctl, "GetStats", parameters, &reply);
         if (r != EXIT_OK)
                 return r;
@@ -209,4 +199,26 @@ int verb_stats(const struct carvqctl *ctl) {
         if (!any)
                 puts("No tables are served and no clients are connected.");
         return EXIT_OK;
+}
+
+int verb_stats(const struct carvqctl *ctl) {
+        json_t *parameters = NULL;
+
+        if (ctl->openmetrics + ctl->prometheus + (ctl->json || ctl->watch) > 1) {
+                complain("stats: --openmetrics, --prometheus and --json or --watch exclude each "
+                         "other");
+                return EXIT_USAGE;
+        }
+        if (ctl->openmetrics || ctl->prometheus)
+                return print_metrics(ctl);
+        if (ctl->watch)
+                return watch_stats(ctl);
+        if (ctl->n_arguments) {
+                parameters = json_pack("{ss}", "table", ctl->arguments[0]);
+                if (!parameters) {
+                        complain("the table's name must be UTF-8");
+                        return EXIT_USAGE;
+                }
+        }
+        return print_now(ctl, parameters);
 }

@@ -5,10 +5,6 @@
 #include "carvqctl.h"
 #include "format.h"
 
-static const char *plural(uint64_t n) {
-        return n == 1 ? "" : "s";
-}
-
 static void print_features(const json_t *features) {
         const json_t *feature;
         size_t i;

@@ -8,11 +8,10 @@
 #include <sys/un.h>
 
 #define REPLY_BYTES_MAX (64u << 20) /* a thousand clients' statistics take 2 MiB */
-#define TIMEOUT_S       60          /* a table on a slow disk takes its time to load */
 
-static int connect_to(const char *path, int *ret_fd, struct fault *ret_fault) {
+static int connect_to(const char *path, int timeout_s, int *ret_fd, struct fault *ret_fault) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
-        const struct timeval timeout = { .tv_sec = TIMEOUT_S };
+        const struct timeval timeout = { .tv_sec = timeout_s };
         _cleanup_(closep) int fd = -1;
 
         if (strlen(path) >= sizeof(address.sun_path))
@@ -97,8 +96,8 @@ static int parse_reply(const char *text, size_t n_bytes, char **ret_error,
         return 0;
 }
 
-int varlink_client_call(const char *path, const char *method, json_t *parameters, char **ret_error,
-                        json_t **ret_parameters, struct fault *ret_fault) {
+int varlink_client_call(const char *path, const char *method, json_t *parameters, int timeout_s,
+                        char **ret_error, json_t **ret_parameters, struct fault *ret_fault) {
         _cleanup_(json_decrefp) json_t *call =
                 json_pack("{ss sO*}", "method", method, "parameters", parameters);
         _cleanup_(freep) char *text = json_dumps(call, JSON_COMPACT);
@@ -109,7 +108,7 @@ int varlink_client_call(const char *path, const char *method, json_t *parameters
 
         if (!text)
                 return fault_set(ret_fault, -ENOMEM, "out of memory");
-        r = connect_to(path, &fd, ret_fault);
+        r = connect_to(path, timeout_s, &fd, ret_fault);
         if (r < 0)
                 return r;
         r = send_call(fd, text);
@@ -120,7 +119,7 @@ int varlink_client_call(const char *path, const char *method, json_t *parameters
         if (r == -EPROTO)
                 return fault_set(ret_fault, r, "%s: the answer is no varlink reply", path);
         if (r == -EAGAIN)
-                return fault_set(ret_fault, r, "%s: no answer within %d s", path, TIMEOUT_S);
+                return fault_set(ret_fault, r, "%s: no answer within %d s", path, timeout_s);
         if (r < 0)
                 return fault_set(ret_fault, r, "%s: %s", path,
                                  r == -ECONNRESET ? "closed the connection without an answer"

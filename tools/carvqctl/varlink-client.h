@@ -7,11 +7,12 @@
 #include "proto/base.h"
 
 /*
- * Connects to `path`, calls `method` (with its interface) and waits for the one reply. `parameters`
+ * Connects to `path`, calls `method` (with its interface) and waits for the one reply, at most
+ * `timeout_s` for each step. `parameters`
  * stays the caller's and may be NULL.
  *   0  `*ret_error` is NULL: the reply's parameters; else the name of the error, and its parameters
  *   negative errno, and the fault names the path and what failed there
  * The caller owns both results.
  */
-int varlink_client_call(const char *path, const char *method, json_t *parameters, char **ret_error,
-                        json_t **ret_parameters, struct fault *ret_fault);
+int varlink_client_call(const char *path, const char *method, json_t *parameters, int timeout_s,
+                        char **ret_error, json_t **ret_parameters, struct fault *ret_fault);

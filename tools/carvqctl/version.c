@@ -4,18 +4,14 @@
 
 #include "carvqctl.h"
 #include "format.h"
-#include "varlink-client.h"
 
 int verb_version(const struct carvqctl *ctl) {
         _cleanup_(json_decrefp) json_t *status = NULL, *versions = NULL;
-        _cleanup_(freep) char *error = NULL;
         struct fault fault = { 0 };
-        const char *daemon;
-        int r;
+        const char *daemon = NULL;
 
-        r = varlink_client_call(ctl->control_path, "io.carvq.Control.GetStatus", NULL, &error,
-                                &status, &fault);
-        daemon = r >= 0 && !error ? field_text(status, "version") : NULL;
+        if (control_try(ctl, "GetStatus", NULL, CONTROL_TIMEOUT_S, &status, &fault) == EXIT_OK)
+                daemon = field_text(status, "version");
         if (ctl->json) {
                 versions = json_pack("{ss ss?}", "carvqctl", CARVQ_VERSION, "carvqd", daemon);
                 return print_json(versions);
@@ -24,6 +20,6 @@ int verb_version(const struct carvqctl *ctl) {
         if (daemon)
                 printf("carvqd %s\n", daemon);
         else
-                printf("carvqd: not reached (%s)\n", error ? error : fault.text);
+                printf("carvqd: not reached (%s)\n", fault.text);
         return EXIT_OK;
 }
