@@ -89,9 +89,18 @@ static void add_sizes(struct grid *grid, const json_t *t) {
                                           "", "" });
 }
 
+/* What memory moves for the records, where no cache has them. */
+static void add_lines(struct grid *grid, const json_t *s) {
+        uint64_t line_bytes = 64 * field_number(s, "counted.table_read_lines");
+
+        add_words(grid, (const char *[]){ "  whole cache lines", "counted",
+                                          format_bytes(line_bytes).text, "", "" });
+}
+
 static void add_traffic(struct grid *grid, const json_t *s) {
         add_bytes(grid, s, "table read", "counted", "counted.table_read_bytes",
                   BOTH("table_read_bytes"));
+        add_lines(grid, s);
         add_bytes(grid, s, "rows written", "counted", "counted.arena_write_bytes",
                   BOTH("arena_write_bytes"));
         add_bytes(grid, s, "rows read by client", "modelled", "modelled.client_read_bytes",
