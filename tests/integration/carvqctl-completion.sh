@@ -35,7 +35,7 @@ result "the script is bash" $?
 completes "verbs, with no daemon" "stats status" carvqctl sta
 completes "a table, with no daemon: nothing, and silent" "" carvqctl stats ""
 start --table "words=$dir/small.carvq" --table "wide=$dir/small.carvq" --table "other=$dir/small.carvq"
-completes "every verb" "clients completion load lookup stats status tables top unload version" carvqctl ""
+completes "every verb" "bench clients completion load lookup stats status tables top unload version" carvqctl ""
 completes "options of a verb" "--watch" carvqctl stats --w
 completes "and none of another's" "" carvqctl status --w
 completes "options before a verb" "--socket" carvqctl --s
@@ -45,6 +45,7 @@ completes "ids are not known" "" carvqctl lookup words ""
 completes "behind options" "other" carvqctl --json stats o
 completes "where --control says" "" carvqctl --control /nowhere stats ""
 completes "and where it says with =" "" carvqctl --control = /nowhere stats ""
+completes "full precisions" "bf16 f16 f32" carvqctl bench words --against ""
 completes "formats" "npy" carvqctl lookup words 1 --format n
 completes "formats behind =" "json" carvqctl lookup words 1 --format = j
 completes "files" "one.carvq two.carvq" carvqctl load new ""

@@ -199,6 +199,44 @@ PYTHON
 result "stats --watch --json: rates are differences by second" $?
 expect "stats --watch: no such table" 1 "carvqd has no table 'none'" stats none --watch
 
+# ---- bench ----
+short="--seconds 0.1 --batch 16"
+# shellcheck disable=SC2086
+expect "bench" 0 "table packed: 5,000 rows x 640.*against f16.*uniform +f16 in this process.*carvq direct.*carvq ring.*\
+saved by ring.*text-like.*memory traffic of the machine" bench packed $short
+# shellcheck disable=SC2086
+json "bench in JSON" 'j["table"] == "packed" and j["against"] == "f32" and set(j["ids"]) == {"uniform", "text_like"} and
+all(c["unavailable"] is None and c["measured"]["ns_per_row"] > 0 and c["counted"]["row_write_bytes_per_row"] == 2560
+for ways in j["ids"].values() for c in ways.values()) and
+all(abs(ways["direct"]["counted"]["table_read_bytes_per_row"] - 120) < 1e-9 and
+ways["ring"]["counted"] == ways["direct"]["counted"] | {"table_read_lines_per_row":
+ways["ring"]["counted"]["table_read_lines_per_row"]} and 2 <= ways["ring"]["counted"]["table_read_lines_per_row"] <= 3 and
+ways["full"]["counted"]["table_read_bytes_per_row"] == 2560 and ways["ring"]["saved"]["table_read"] > 0.95
+for ways in j["ids"].values()) and (j["unavailable"]["imc"] or j["ids"]["uniform"]["full"]["measured"]["imc_bytes_per_row"] > 0)' \
+  bench packed --against f32 $short
+# shellcheck disable=SC2086
+expect "bench from storage" 0 "uniform, cold +f16 in this process +[0-9u].*" bench packed --cold $short
+TMPDIR=$dir
+export TMPDIR
+# shellcheck disable=SC2086
+json "bench from storage in JSON" 'all(c["unavailable"] or c["measured"]["ns_per_row"] > 0
+for c in j["ids"]["cold"].values()) and len(j["ids"]["cold"]) == 3' bench packed --cold $short
+unset TMPDIR
+result "which leaves nothing behind" "$(find "$dir" -maxdepth 1 -name 'carvqctl-*' | grep -c .)"
+ctl tables
+! grep -q carvqctl-bench "$dir/out"
+result "nor in the daemon" $?
+# shellcheck disable=SC2086
+expect "bench draws bars" 0 "" bench small --svg "$dir/bars.svg" $short
+python3 -c 'import sys, xml.dom.minidom as x
+d = x.parse(sys.argv[1])
+assert len(d.getElementsByTagName("rect")) == 13, len(d.getElementsByTagName("rect"))' "$dir/bars.svg" 2>"$dir/err"
+result "which are a picture" $?
+expect "bench: no such precision" 2 "'f8' is no full precision, expected f32, f16 or bf16" bench packed --against f8
+expect "bench: no such batch" 2 "'0' is no batch" bench packed --batch 0
+expect "bench: no such table" 1 "carvqd has no table 'none'" bench none
+expect "bench: nowhere to draw" 1 "nowhere/x.svg: No such file" bench small --svg "$dir/nowhere/x.svg" --seconds 0.1
+
 # ---- the end ----
 kill "$daemon"
 wait "$daemon"

@@ -20,9 +20,12 @@ enum {
 struct carvqctl {
         const char *socket_path; /* NULL: libcarvq's default */
         const char *control_path;
-        const char *format;      /* of lookup; NULL: not given */
-        const char *output_path; /* NULL: standard output */
-        bool json, openmetrics, prometheus, watch;
+        const char *format;             /* of lookup; NULL: not given */
+        const char *output_path;        /* NULL: standard output */
+        const char *against, *svg_path; /* of bench; NULL: not given */
+        uint64_t batch;                 /* of bench; 0: not given */
+        double seconds;                 /* of bench; 0: not given */
+        bool json, openmetrics, prometheus, watch, cold;
         double interval_seconds;
         int n_arguments; /* behind the verb; their number is checked */
         char **arguments;
@@ -55,6 +58,7 @@ int watch_stats(const struct carvqctl *ctl);   /* its --watch */
 int print_metrics(const struct carvqctl *ctl); /* its --openmetrics and --prometheus */
 int verb_top(const struct carvqctl *ctl);
 int verb_lookup(const struct carvqctl *ctl);
+int verb_bench(const struct carvqctl *ctl);
 int verb_load(const struct carvqctl *ctl);
 int verb_unload(const struct carvqctl *ctl);
 int verb_completion(const struct carvqctl *ctl);

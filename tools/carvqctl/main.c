@@ -189,8 +189,14 @@ static int parse_options(int argc, char **argv, struct carvqctl *ctl, char given
                         return -EINVAL;
                 if (!strchr(given, key))
                         given[strlen(given)] = (char)key;
-                if (key == 'c')
+                if (key == 'a')
+                        ctl->against = optarg;
+                else if (key == 'b')
+                        ctl->batch = strtoull(optarg, NULL, 10);
+                else if (key == 'c')
                         ctl->control_path = optarg;
+                else if (key == 'g')
+                        ctl->svg_path = optarg;
                 else if (key == 'f')
                         ctl->format = optarg;
                 else if (key == 'i')
@@ -201,6 +207,14 @@ static int parse_options(int argc, char **argv, struct carvqctl *ctl, char given
                         ctl->socket_path = optarg;
                 else if (key == 'w')
                         seconds = argument_of_watch(argc, argv);
+                if (key == 'S' && !read_seconds(optarg, &ctl->seconds)) {
+                        complain("--seconds: '%s' is no time, expected 0.1 to 3600", optarg);
+                        return -EINVAL;
+                }
+                if (key == 'b' && (ctl->batch < 1 || ctl->batch > 65536)) {
+                        complain("--batch: '%s' is no batch, expected 1 to 65536 rows", optarg);
+                        return -EINVAL;
+                }
                 if (seconds && !read_seconds(seconds, &ctl->interval_seconds)) {
                         complain("--%s: '%s' is no interval, expected 0.1 to 3600 seconds",
                                  name_of_option(key), seconds);
@@ -208,6 +222,7 @@ static int parse_options(int argc, char **argv, struct carvqctl *ctl, char given
                 }
         }
         ctl->json = strchr(given, 'j');
+        ctl->cold = strchr(given, 'C');
         ctl->openmetrics = strchr(given, 'm');
         ctl->prometheus = strchr(given, 'p');
         ctl->watch = strchr(given, 'w');

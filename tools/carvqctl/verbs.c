@@ -6,12 +6,23 @@
 #include "carvqctl.h"
 
 const struct option long_options[] = {
-        { "control", required_argument, NULL, 'c' }, { "format", required_argument, NULL, 'f' },
-        { "help", no_argument, NULL, 'h' },          { "interval", required_argument, NULL, 'i' },
-        { "json", no_argument, NULL, 'j' },          { "openmetrics", no_argument, NULL, 'm' },
-        { "output", required_argument, NULL, 'o' },  { "prometheus", no_argument, NULL, 'p' },
-        { "socket", required_argument, NULL, 's' },  { "version", no_argument, NULL, 'v' },
-        { "watch", optional_argument, NULL, 'w' },   { 0 },
+        { "against", required_argument, NULL, 'a' },
+        { "batch", required_argument, NULL, 'b' },
+        { "cold", no_argument, NULL, 'C' },
+        { "control", required_argument, NULL, 'c' },
+        { "format", required_argument, NULL, 'f' },
+        { "help", no_argument, NULL, 'h' },
+        { "interval", required_argument, NULL, 'i' },
+        { "json", no_argument, NULL, 'j' },
+        { "openmetrics", no_argument, NULL, 'm' },
+        { "output", required_argument, NULL, 'o' },
+        { "prometheus", no_argument, NULL, 'p' },
+        { "seconds", required_argument, NULL, 'S' },
+        { "svg", required_argument, NULL, 'g' },
+        { "socket", required_argument, NULL, 's' },
+        { "version", no_argument, NULL, 'v' },
+        { "watch", optional_argument, NULL, 'w' },
+        { 0 },
 };
 
 const char general_help[] =
@@ -25,6 +36,7 @@ const char general_help[] =
         "                     --watch: by the second, --openmetrics: for a monitor\n"
         "  top                tables and clients by what they do now, on a live screen\n"
         "  lookup TABLE ID... rows by id, through shared memory like any client\n"
+        "  bench TABLE        what the table saves on this machine, against f16 or f32\n"
         "  load NAME PATH     serve the .carvq file PATH as NAME, replacing an older one\n"
         "  unload NAME        serve NAME no longer; who has it open keeps it\n"
         "  completion bash    a script that completes carvqctl's command lines\n"
@@ -91,6 +103,21 @@ static const char lookup_help[] =
         "  --json             the same as --format json\n"
         "  -o, --output FILE  write to FILE; npy is not written to a terminal\n";
 
+static const char bench_help[] =
+        "Usage: carvqctl bench TABLE [OPTION]...\n"
+        "The same random rows from the table in full precision in this process, from the\n"
+        "table decoded here, and through carvqd's rings: time, and bytes by leg. Needs\n"
+        "memory for the table in full precision, or takes the rows that fit into half of\n"
+        "what is free.\n"
+        "\n"
+        "  --against TYPE     full precision: f32, f16 or bf16 (default: f16)\n"
+        "  --batch N          rows of a batch, 1 to 65536 (default: 256)\n"
+        "  --seconds S        for each way and kind of ids (default: 1)\n"
+        "  --cold             from storage, too: with copies in $TMPDIR that the page\n"
+        "                     cache is made to forget\n"
+        "  --svg FILE         draw bars\n"
+        "  --json             print JSON\n";
+
 static const char load_help[] =
         "Usage: carvqctl load NAME PATH [--json]\n"
         "Serve the .carvq file PATH as NAME. If NAME is served already, this becomes its\n"
@@ -116,6 +143,7 @@ const struct verb verbs[] = {
         { "stats", 0, 1, "jmpw", verb_stats, stats_help },
         { "top", 0, 0, "i", verb_top, top_help },
         { "lookup", 2, -1, "fjo", verb_lookup, lookup_help },
+        { "bench", 1, 1, "abCSgj", verb_bench, bench_help },
         { "load", 2, 2, "j", verb_load, load_help },
         { "unload", 1, 1, "j", verb_unload, unload_help },
         { "completion", 1, 1, "", verb_completion, completion_help },
