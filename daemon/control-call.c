@@ -24,6 +24,7 @@ static const struct {
         [CONTROL_LOAD_TABLE] = { CONTROL_INTERFACE ".LoadTable",
                                  { { "name", false }, { "path", false } } },
         [CONTROL_UNLOAD_TABLE] = { CONTROL_INTERFACE ".UnloadTable", { { "name", false } } },
+        [CONTROL_RELOAD] = { CONTROL_INTERFACE ".Reload", { { 0 } } },
 };
 
 const char *control_method_name(enum control_method method) {

@@ -19,6 +19,7 @@ enum control_method {
         CONTROL_GET_STATS,
         CONTROL_LOAD_TABLE,
         CONTROL_UNLOAD_TABLE,
+        CONTROL_RELOAD,
         CONTROL_METHODS_N,
 };
 

@@ -95,8 +95,58 @@ static json_t *report_memory(const struct smaps_range *memory, int error) {
         return object(fields);
 }
 
+static json_t *report_options(const struct table_options *o) {
+        const struct varlink_field fields[] = {
+                { "cache_bytes",
+                  o->cache_bytes == CONFIG_CACHE_AUTO ? json_null() : number(o->cache_bytes) },
+                { "group", o->group[0] ? text(o->group) : json_null() },
+                { "populate", json_boolean(o->populate) },
+                { "lock", json_boolean(o->lock) },
+                { "huge_pages", json_boolean(o->huge_pages) },
+        };
+        return object(fields);
+}
+
+static json_t *report_resident(const struct resident *r) {
+        const struct varlink_field fields[] = {
+                { "is_locked", json_boolean(r->is_locked) },
+                { "is_populating", json_boolean(r->is_populating) },
+                { "populated_bytes", number(r->populated_bytes) },
+                { "problem", r->problem.text[0] ? text(r->problem.text) : json_null() },
+        };
+        return object(fields);
+}
+
+static json_t *report_refusal(const struct refusal *refusal) {
+        const struct varlink_field fields[] = {
+                { "name", text(refusal->name) },
+                { "path", text(refusal->path) },
+                { "reason", text(refusal->reason) },
+                { "refused_seconds", number(seconds_since(refusal->since_ns)) },
+        };
+        return object(fields);
+}
+
+json_t *control_report_refusals(struct daemon *daemon) {
+        const struct refusal *refusal;
+        json_t *list = json_array();
+
+        LIST_FOREACH(refusal, &daemon->refusals, link) {
+                if (json_array_append_new(list, report_refusal(refusal)) < 0) {
+                        json_decref(list);
+                        return NULL;
+                }
+        }
+        return list;
+}
+
 json_t *control_report_table(const struct store_table *table, const struct smaps_range *memory,
                              int error) {
+        static const char *const origins[] = {
+                [STORE_LOADED] = "loaded",
+                [STORE_CONFIGURED] = "configured",
+                [STORE_FOLDER] = "folder",
+        };
         const struct table_header *h = &table->file.table.contents.header;
         uint64_t n_values = h->n_rows * h->n_dims; /* at most 2^40 x 2^16 */
         const struct varlink_field size[] = {
@@ -113,11 +163,14 @@ json_t *control_report_table(const struct store_table *table, const struct smaps
                 { "path", text(table->path) },
                 { "is_published", json_boolean(table->published) },
                 { "n_clients", number(table->n_users) },
+                { "origin", text(origins[table->origin]) },
+                { "options", report_options(&table->options) },
                 { "codec", text(table_codec_name(h->codec)) },
                 { "n_rows", number(h->n_rows) },
                 { "n_dims", number(h->n_dims) },
                 { "record_bytes", number(h->record_bytes) },
                 { "counted", object(size) },
+                { "resident", report_resident(&table->resident) },
                 { "modelled", object(full) },
                 { "measured", report_memory(memory, error) },
         };

@@ -15,6 +15,8 @@ json_t *control_report_status(const struct daemon *daemon);
 json_t *control_report_clients(struct daemon *daemon);
 json_t *control_report_client_stats(struct daemon *daemon);
 
+json_t *control_report_refusals(struct daemon *daemon);
+
 /* `error`: negative errno of smaps_measure(), or 0. */
 json_t *control_report_table(const struct store_table *table, const struct smaps_range *memory,
                              int error);

@@ -12,6 +12,7 @@
 #include "control-call.h"
 #include "control-report.h"
 #include "proto/interfaces.h"
+#include "reload.h"
 
 struct control_connection {
         struct daemon *daemon;
@@ -153,7 +154,9 @@ static void measured(struct chore *chore) {
         json_t *reply;
 
         if (c->call.method == CONTROL_LIST_TABLES)
-                reply = reply_with("tables", report_tables(m, control_report_table));
+                reply = varlink_reply_new(
+                        json_pack("{so so}", "tables", report_tables(m, control_report_table),
+                                  "refusals", control_report_refusals(c->daemon)));
         else {
                 sessions_count_hits(c->daemon);
                 reply = varlink_reply_new(
@@ -218,9 +221,9 @@ static int start_measurement(struct control_connection *c, const char *name, jso
 
 /* ---- Calls ---- */
 
-static void loaded(void *userdata, int r, const char *reason) {
+static void loaded(void *userdata, const char *name, int r, const char *reason) {
         struct control_connection *c = userdata;
-        const char *name = c->call.arguments[0], *path = c->call.arguments[1];
+        const char *path = c->call.arguments[1];
         const struct store_table *table = store_find(&c->daemon->store, name);
 
         if (r < 0)
@@ -237,6 +240,9 @@ static void loaded(void *userdata, int r, const char *reason) {
 /* As serve_call(). */
 static int load_table(struct control_connection *c, const char *name, const char *path,
                       json_t **ret_reply) {
+        const struct load_request request = {
+                .name = name, .path = path, .origin = STORE_LOADED, .done = loaded, .userdata = c
+        };
         int r;
 
         if (!wire_table_name_valid(name))
@@ -248,7 +254,7 @@ static int load_table(struct control_connection *c, const char *name, const char
                 *ret_reply = error_with(CONTROL_INTERFACE ".Unavailable", "reason",
                                         "carvqd is shutting down");
         else {
-                r = daemon_load(c->daemon, name, path, loaded, c);
+                r = load_start(c->daemon, &request);
                 if (r >= 0)
                         return 0;
                 *ret_reply = error_with(CONTROL_INTERFACE ".Unavailable", "reason", strerror(-r));
@@ -261,6 +267,32 @@ static json_t *unload_table(struct control_connection *c, const char *name) {
                 return error_with(CONTROL_INTERFACE ".NoSuchTable", "name", name);
         log_fields(LOG_LEVEL_INFO, (const char *[]){ "TABLE", name, NULL }, "Unloaded %s", name);
         return varlink_reply_new(json_object());
+}
+
+static void reloaded(void *userdata, int r, json_t *report) {
+        struct control_connection *c = userdata;
+
+        if (r >= 0)
+                finish_later(c, varlink_reply_new(json_incref(report)));
+        else if (r == -EINVAL)
+                finish_later(c,
+                             varlink_error_new(CONTROL_INTERFACE ".ConfigurationInvalid",
+                                               json_pack("{so}", "problems", json_incref(report))));
+        else
+                finish_later(c,
+                             error_with(CONTROL_INTERFACE ".Unavailable", "reason", strerror(-r)));
+}
+
+/* As serve_call(). */
+static int reload(struct control_connection *c, json_t **ret_reply) {
+        int r = -ESHUTDOWN;
+
+        if (!c->daemon->stopping)
+                r = reload_start(c->daemon, reloaded, c);
+        if (r >= 0)
+                return 0;
+        *ret_reply = error_with(CONTROL_INTERFACE ".Unavailable", "reason", strerror(-r));
+        return 1;
 }
 
 static json_t *describe_interface(const char *interface) {
@@ -300,6 +332,8 @@ static int serve_call(struct control_connection *c, json_t **ret_reply) {
                 return start_measurement(c, arguments[0], ret_reply);
         case CONTROL_LOAD_TABLE:
                 return load_table(c, arguments[0], arguments[1], ret_reply);
+        case CONTROL_RELOAD:
+                return reload(c, ret_reply);
         case CONTROL_METHODS_N:
                 break;
         }

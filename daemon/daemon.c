@@ -5,8 +5,6 @@
  */
 #include "daemon.h"
 
-#include <dirent.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,131 +18,9 @@
 #include "control.h"
 #include "guard.h"
 #include "proto/spin.h"
+#include "reload.h"
 
 #define TICK_NS 500000000
-
-/* ---- loading tables ---- */
-
-struct load {
-        struct chore chore; /* first */
-        struct daemon *daemon;
-        char *name, *path;
-        struct store_table *table;
-        int r, cache_r;
-        struct fault fault, cache_fault;
-        daemon_load_done done;
-        void *userdata;
-};
-
-static void load_free(struct load *load) {
-        free(load->name);
-        free(load->path);
-        free(load);
-}
-
-/* Without one the table is served all the same. */
-static int make_cache(struct load *load) {
-        const struct table_header *h = &load->table->file.table.contents.header;
-        uint64_t bytes = config_cache_bytes(&load->daemon->config, load->name);
-
-        if (bytes == CONFIG_CACHE_AUTO)
-                bytes = cache_auto_bytes(h);
-        return cache_new(bytes, h, &load->table->cache, &load->cache_fault);
-}
-
-static void load_work(struct chore *chore) {
-        struct load *load = (struct load *)chore;
-
-        load->r = store_table_new(load->name, load->path, &load->table, &load->fault);
-        if (load->r >= 0)
-                load->cache_r = make_cache(load);
-}
-
-static void serve_clients(struct daemon *daemon);
-
-static void load_done(struct chore *chore) {
-        struct load *load = (struct load *)chore;
-        struct daemon *daemon = load->daemon;
-
-        if (load->r >= 0) {
-                const struct table_header *h = &load->table->file.table.contents.header;
-
-                store_publish(&daemon->store, load->table);
-                log_fields(LOG_LEVEL_INFO, (const char *[]){ "TABLE", load->name, NULL },
-                           "table %s: %" PRIu64 " x %" PRIu32 ", %s, generation %" PRIu64
-                           ", from %s",
-                           load->name, h->n_rows, h->n_dims, table_codec_name(h->codec),
-                           load->table->generation, load->path);
-                if (load->cache_r < 0)
-                        log_fields(LOG_LEVEL_WARNING, (const char *[]){ "TABLE", load->name, NULL },
-                                   "table %s has no cache: %s", load->name, load->cache_fault.text);
-        } else
-                log_fields(LOG_LEVEL_ERROR, (const char *[]){ "TABLE", load->name, NULL },
-                           "table %s is not loaded: %s", load->name, load->fault.text);
-        if (load->done)
-                load->done(load->userdata, load->r, load->fault.text);
-        load_free(load);
-        if (--daemon->n_loading == 0)
-                serve_clients(daemon);
-        daemon_stop_if_done(daemon);
-}
-
-int daemon_load(struct daemon *daemon, const char *name, const char *path, daemon_load_done done,
-                void *userdata) {
-        struct load *load = calloc(1, sizeof(*load));
-
-        if (!load)
-                return -ENOMEM;
-        load->name = strdup(name);
-        load->path = strdup(path);
-        if (!load->name || !load->path) {
-                load_free(load);
-                return -ENOMEM;
-        }
-        load->daemon = daemon;
-        load->done = done;
-        load->userdata = userdata;
-        load->chore.work = load_work;
-        load->chore.done = load_done;
-        daemon->n_loading++;
-        chores_post(daemon->chores, &load->chore);
-        return 0;
-}
-
-/* NAME.carvq is published as NAME; files that begin with a dot are somebody's work in progress. */
-static void load_folder(struct daemon *daemon) {
-        static const char suffix[] = ".carvq";
-        struct dirent *entry;
-        DIR *dir = opendir(daemon->config.tables_dir);
-
-        if (!dir) {
-                log_error("%s: %s", daemon->config.tables_dir, strerror(errno));
-                return;
-        }
-        while ((entry = readdir(dir))) {
-                size_t n = strlen(entry->d_name), n_suffix = sizeof(suffix) - 1;
-                char path[PATH_MAX], name[NAME_MAX + 1];
-
-                if (entry->d_name[0] == '.' || n <= n_suffix ||
-                    strcmp(entry->d_name + n - n_suffix, suffix) != 0)
-                        continue;
-                snprintf(name, sizeof(name), "%.*s", (int)(n - n_suffix), entry->d_name);
-                if (snprintf(path, sizeof(path), "%s/%s", daemon->config.tables_dir,
-                             entry->d_name) < (int)sizeof(path))
-                        daemon_load(daemon, name, path, NULL, NULL);
-        }
-        closedir(dir);
-}
-
-static void load_configured(struct daemon *daemon) {
-        struct config_table *t;
-
-        STAILQ_FOREACH(t, &daemon->config.tables, link) {
-                daemon_load(daemon, t->name, t->path, NULL, NULL);
-        }
-        if (daemon->config.tables_dir)
-                load_folder(daemon);
-}
 
 /* ---- clients ---- */
 
@@ -195,11 +71,19 @@ static void serve_clients(struct daemon *daemon) {
         sd_notify(0, "READY=1\nSTATUS=Serving.");
 }
 
+void daemon_loaded(struct daemon *daemon) {
+        if (--daemon->n_loading == 0) {
+                serve_clients(daemon);
+                reload_settled(daemon);
+        }
+        daemon_stop_if_done(daemon);
+}
+
 /* ---- the end ---- */
 
 void daemon_stop_if_done(struct daemon *daemon) {
         if (daemon->stopping && !daemon->n_sessions && !daemon->n_control_connections &&
-            !daemon->n_loading)
+            !daemon->n_loading && !daemon->n_populating)
                 loop_stop(daemon->loop);
 }
 
@@ -234,7 +118,7 @@ static void on_signal(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         (void)cqe_flags;
         while (read(daemon->signal_fd, &info, sizeof(info)) == sizeof(info)) {
                 if (info.ssi_signo == SIGHUP && !daemon->stopping)
-                        load_configured(daemon);
+                        reload_start(daemon, NULL, NULL);
                 else if (info.ssi_signo != SIGHUP)
                         daemon_stop(daemon);
         }
@@ -337,7 +221,7 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
         TAILQ_INIT(&daemon->sessions);
         control_init(daemon);
         store_init(&daemon->store, NULL, NULL);
-        daemon->signal_fd = daemon->data.fd = daemon->control.fd = -1;
+        daemon->signal_fd = daemon->data.fd = daemon->control.fd = daemon->folder.inotify_fd = -1;
         daemon->started_ns = clock_ns();
         daemon->signal_op.done = on_signal;
         daemon->tick_op.done = on_tick;
@@ -363,6 +247,7 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
 }
 
 static void daemon_deinit(struct daemon *daemon) {
+        refusals_free(daemon);
         for (uint32_t i = 0; daemon->workers && i < daemon->config.n_workers; i++)
                 worker_free(daemon->workers[i]);
         free(daemon->workers);
@@ -371,6 +256,7 @@ static void daemon_deinit(struct daemon *daemon) {
         listener_close(&daemon->data);
         listener_close(&daemon->control);
         loop_free(daemon->loop);
+        folder_deinit(&daemon->folder);
         closep(&daemon->signal_fd);
         config_deinit(&daemon->config);
 }
@@ -383,7 +269,8 @@ int daemon_run(struct config *config, struct fault *ret_fault) {
         r = daemon_init(&daemon, ret_fault);
         if (r >= 0) {
                 wait_for_signal(&daemon);
-                load_configured(&daemon);
+                folder_init(&daemon.folder, &daemon);
+                reload_tables(&daemon);
                 if (!daemon.n_loading)
                         serve_clients(&daemon);
                 r = loop_run(daemon.loop);

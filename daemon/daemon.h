@@ -6,7 +6,9 @@
 
 #include "chore.h"
 #include "config.h"
+#include "folder.h"
 #include "listener.h"
+#include "load.h"
 #include "loop.h"
 #include "session.h"
 #include "store.h"
@@ -26,9 +28,13 @@ struct daemon {
         uint64_t last_session_id;
         TAILQ_HEAD(, control_connection) control_connections;
         uint32_t n_control_connections;
-        uint64_t epoch;      /* random, in every WELCOME */
-        uint64_t started_ns; /* CLOCK_MONOTONIC */
-        uint32_t n_loading;
+        uint64_t epoch;        /* random, in every WELCOME */
+        uint64_t started_ns;   /* CLOCK_MONOTONIC */
+        uint32_t n_loading;    /* loads, scans of the folder and readings of the configuration */
+        uint32_t n_populating; /* tables */
+        struct folder folder;
+        LIST_HEAD(, refusal) refusals;
+        struct reload *reloads; /* the first one is under way */
         bool ready, stopping;
 
         struct loop_op signal_op, tick_op;
@@ -40,13 +46,8 @@ struct daemon {
 /* Takes over the configuration. Runs until SIGTERM or SIGINT; 0 after an orderly end. */
 int daemon_run(struct config *config, struct fault *ret_fault);
 
-/*
- * Loads a table on the chore thread, publishes it, logs, and then calls `done` (may be NULL) on the
- * loop thread with 0, or with a negative errno and the reason. -ENOMEM: nothing was started.
- */
-typedef void (*daemon_load_done)(void *userdata, int r, const char *reason);
-int daemon_load(struct daemon *daemon, const char *name, const char *path, daemon_load_done done,
-                void *userdata);
+/* One of n_loading is done. After the last one clients are served, and a reload is over. */
+void daemon_loaded(struct daemon *daemon);
 
 /* Drains the sessions, then ends daemon_run(). */
 void daemon_stop(struct daemon *daemon);

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include "access.h"
 #include "daemon.h"
 #include "proto/spin.h"
 
@@ -356,6 +357,17 @@ static int free_slot(const struct session *s) {
         return -ENOSPC;
 }
 
+/* At every door: whoever opened a table before its group was changed gets no more of it. */
+static bool may_use(const struct session *s, const struct store_table *table,
+                    char text[WIRE_TEXT_BYTES]) {
+        if (access_granted(s->fd, s->info.uid, s->info.gid, &table->options))
+                return true;
+        snprintf(text, WIRE_TEXT_BYTES,
+                 "table %s is for group %s, of which user %u of this client is no member",
+                 table->name, table->options.group, s->info.uid);
+        return false;
+}
+
 static void on_open_table(struct session *s, const struct wire_open_table *m) {
         struct store_table *table = store_find(&s->daemon->store, m->name);
         struct open_change *open;
@@ -365,6 +377,11 @@ static void on_open_table(struct session *s, const struct wire_open_table *m) {
         if (!table) {
                 snprintf(text, sizeof(text), "no table named '%s' is published", m->name);
                 refuse_open(s, m->request, WIRE_NO_TABLE, text);
+                return;
+        }
+        if (!may_use(s, table, text)) {
+                log_session(LOG_LEVEL_INFO, s, "is refused a table", text);
+                refuse_open(s, m->request, WIRE_DENIED, text);
                 return;
         }
         slot = free_slot(s);
@@ -421,7 +438,8 @@ static void on_get_file(struct session *s, const struct wire_get_file *m) {
                 answer.status = WIRE_NO_TABLE;
                 snprintf(answer.text, sizeof(answer.text),
                          "table %s was retired: its file cannot be read", table->name);
-        }
+        } else if (!may_use(s, table, answer.text))
+                answer.status = WIRE_DENIED;
         send_or_close(s, &answer, sizeof(answer), answer.status == WIRE_OK ? table->fd : -1);
 }
 
@@ -434,13 +452,14 @@ static void on_get_cache(struct session *s, const struct wire_get_cache *m) {
                 session_close(s, WIRE_PROTOCOL, "GET_CACHE: the handle names no open table");
                 return;
         }
-        if (table->cache) {
-                answer.n_sets = table->cache->layout.n_sets;
-        } else {
+        if (!table->cache) {
                 answer.status = WIRE_NO_CACHE;
                 snprintf(answer.text, sizeof(answer.text), "table %s has no cache", table->name);
-        }
-        send_or_close(s, &answer, sizeof(answer), table->cache ? table->cache->fd : -1);
+        } else if (!may_use(s, table, answer.text))
+                answer.status = WIRE_DENIED;
+        else
+                answer.n_sets = table->cache->layout.n_sets;
+        send_or_close(s, &answer, sizeof(answer), answer.status == WIRE_OK ? table->cache->fd : -1);
 }
 
 static void on_close_table(struct session *s, const struct wire_close_table *m) {

@@ -2,6 +2,7 @@
 #include "store.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "log.h"
 
@@ -18,6 +19,29 @@ static void table_freep(struct store_table **table) {
                 table_free(*table);
 }
 
+static int64_t changed_ns(const struct stat *file) {
+        return file->st_mtim.tv_sec * INT64_C(1000000000) + file->st_mtim.tv_nsec;
+}
+
+bool store_table_is(const struct store_table *table, const struct stat *file) {
+        return table->identity.device == file->st_dev && table->identity.inode == file->st_ino &&
+               table->identity.n_bytes == (uint64_t)file->st_size &&
+               table->identity.changed_ns == changed_ns(file);
+}
+
+/* Before the file is read: what is written to it afterwards makes it another one. */
+static int identify(struct store_table *table) {
+        struct stat st;
+
+        if (fstat(table->fd, &st) < 0)
+                return -errno;
+        table->identity.device = st.st_dev;
+        table->identity.inode = st.st_ino;
+        table->identity.n_bytes = (uint64_t)st.st_size;
+        table->identity.changed_ns = changed_ns(&st);
+        return 0;
+}
+
 /* O_NONBLOCK: opening a FIFO by mistake must not hang; it changes nothing for files. */
 static int table_map(struct store_table *table, struct fault *ret_fault) {
         struct fault why = { 0 };
@@ -26,6 +50,9 @@ static int table_map(struct store_table *table, struct fault *ret_fault) {
         table->fd = open(table->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
         if (table->fd < 0)
                 return fault_set(ret_fault, -errno, "%s: %s", table->path, strerror(errno));
+        r = identify(table);
+        if (r < 0)
+                return fault_set(ret_fault, r, "%s: %s", table->path, strerror(-r));
         r = codec_file_map(table->fd, &table->file, &why);
         return r < 0 ? fault_set(ret_fault, r, "%s: %s", table->path, why.text) : 0;
 }

@@ -12,9 +12,20 @@
 
 #include "cache.h"
 #include "chore.h"
+#include "config.h"
 #include "lib/codec/codec.h"
 #include "proto/wire.h"
+#include "resident.h"
 #include "stats.h"
+
+struct stat;
+
+/* Who wanted a table to be served. */
+enum store_origin {
+        STORE_LOADED,     /* somebody, by hand */
+        STORE_CONFIGURED, /* the configuration names its path */
+        STORE_FOLDER,     /* its file is in the watched folder */
+};
 
 struct store_table {
         uint32_t n_refs;
@@ -23,12 +34,19 @@ struct store_table {
         bool published;
         char name[WIRE_NAME_BYTES];
         char *path;
+        enum store_origin origin;
+        struct table_options options; /* the group may change while it is published */
+        struct {
+                uint64_t device, inode, n_bytes;
+                int64_t changed_ns;
+        } identity;          /* of the file, as opened */
         uint64_t generation; /* unique in this daemon's life; 0 until published */
         struct codec_file file;
         int fd;                  /* of it, read-only: for clients that decode for themselves */
         _Atomic uint32_t row_ns; /* of a row that goes through an adaptor, of late; 0: unknown */
         struct cache *cache;     /* of decoded rows; NULL: none */
         struct stats stats;
+        struct resident resident;
         struct store *store; /* NULL until published */
         struct mail failure;
         struct chore unmap;
@@ -38,6 +56,9 @@ struct store_table {
 /* Blocking: opens, checks and maps. Returns an unpublished table with one reference. */
 int store_table_new(const char *name, const char *path, struct store_table **ret_table,
                     struct fault *ret_fault);
+/* Whether this file, not written to since, is the one that the table was loaded from. Any thread.
+ */
+bool store_table_is(const struct store_table *table, const struct stat *file);
 struct store_table *store_table_ref(struct store_table *table);
 /* Returns NULL. After the last reference a published table is unmapped on the chore thread. */
 struct store_table *store_table_unref(struct store_table *table);

@@ -113,6 +113,7 @@ int carvq_client_fd(const carvq_client *client);
  * rest only; they are the same rows, of the same generation, also when the daemon has died since
  * and no call has found out.
  *   -ENOENT      no table of that name
+ *   -EACCES      the table is for a group that this process was not in when it connected
  *   -EDQUOT      too many tables open in this session
  *   -EIO         the daemon failed
  *   -ECONNRESET, -ETIMEDOUT

@@ -65,6 +65,8 @@ int client_status_errno(uint32_t status) {
                 return -ENOENT;
         case WIRE_SHUTDOWN:
                 return -ECONNRESET;
+        case WIRE_DENIED:
+                return -EACCES;
         case WIRE_INTERNAL:
                 return -EIO;
         default:

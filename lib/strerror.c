@@ -22,6 +22,8 @@ _public_ const char *carvq_strerror(int error) {
                 return "what answers does not speak the carvq protocol";
         case -EPROTONOSUPPORT:
                 return "another major version of the protocol or of the file format";
+        case -EACCES:
+                return "not for this user and its groups";
         case -EDQUOT:
                 return "more than the daemon grants";
         case -ERANGE:

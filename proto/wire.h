@@ -52,6 +52,7 @@ enum wire_status {
         WIRE_SHUTDOWN = 6,     /* the daemon ends */
         WIRE_INTERNAL = 7,     /* out of memory, say: not the client's fault */
         WIRE_NO_CACHE = 8,     /* CACHE: the table has none */
+        WIRE_DENIED = 9,       /* the table is for another group */
 };
 
 struct wire_header {

@@ -46,7 +46,7 @@ def start(folder):
     subprocess.run([write_table, table, "100", "8", "f32"], check=True)
     daemon = subprocess.Popen(
         [carvqd, "--config", "/dev/null", "--socket", folder + "/data.sock", "--control", control,
-         "--table", "small=" + table],
+         "--tables-dir", "", "--table", "small=" + table],
         stderr=open(folder + "/log", "w"))
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and daemon.poll() is None:
@@ -97,14 +97,17 @@ def pipelined(control, table):
         + call("io.carvq.Control.ListTables")
         + call("io.carvq.Control.UnloadTable", parameters={"name": "none"})
         + call("io.carvq.Control.LoadTable", parameters={"name": "more", "path": table})
+        + call("io.carvq.Control.Reload")
+        + call("io.carvq.Control.Reload")
         + call("org.varlink.service.GetInfo")
     )
     replies = replies_to(control, calls)
     seen = [sorted(r["parameters"]) if "error" not in r else r["error"] for r in replies]
-    assert len(seen) == 6, seen
-    assert seen[0] == ["clients", "tables"] and "pid" in seen[1] and seen[2] == ["tables"], seen
+    assert len(seen) == 8, seen
+    assert seen[0] == ["clients", "tables"] and "pid" in seen[1] and seen[2] == ["refusals", "tables"], seen
     assert seen[3] == "io.carvq.Control.NoSuchTable" and seen[4] == ["generation"], seen
-    assert "interfaces" in seen[5], seen
+    assert seen[5] == ["loaded", "needs_restart", "refusals", "unloaded", "warnings"], seen
+    assert seen[6] == seen[5] and "interfaces" in seen[7], seen
 
 
 def many_pipelined(control):
@@ -159,6 +162,7 @@ def methods(control, table):
         assert c.GetStats()["tables"][0]["stats"]["measured"].get("p50_ns") is None
         assert c.GetStats("small")["tables"][0]["table"]["counted"]["file_bytes"] > 3200
         assert c.LoadTable("other", table)["generation"] > 1
+        assert c.Reload()["loaded"] == []
         c.UnloadTable("other")
         c.UnloadTable("other", _oneway=True)
         assert c.GetStatus()["version"]

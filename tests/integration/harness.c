@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -102,6 +103,17 @@ static void forbid_io_uring(void) {
                 _exit(125);
 }
 
+/* The folder is theirs then, and the program need not be in one that they may search. */
+static void become(const struct harness *h, char *const *argv) {
+        int fd = open(argv[0], O_PATH | O_CLOEXEC);
+
+        if (chown(h->folder, h->user, h->user) < 0 || chmod(harness_path(h, "notify"), 0666) < 0 ||
+            chmod(h->log_path, 0666) < 0 || setgroups(0, NULL) < 0 || setgid(h->user) < 0 ||
+            setuid(h->user) < 0)
+                _exit(124);
+        fexecve(fd, argv, environ);
+}
+
 static pid_t spawn(struct harness *h, const char *const *args) {
         const char *argv[64] = { getenv("CARVQD") };
         int n = 1;
@@ -115,6 +127,9 @@ static pid_t spawn(struct harness *h, const char *const *args) {
                 memcpy(argv + n, sockets, sizeof(sockets));
                 n += (int)ARRAY_SIZE(sockets);
         }
+        /* Whatever this machine serves is none of the test's business. */
+        memcpy(argv + n, (const char *const[]){ "--tables-dir", "" }, 2 * sizeof(*argv));
+        n += 2;
         if (getenv("CARVQD_WORKERS")) {
                 argv[n++] = "--workers";
                 argv[n++] = getenv("CARVQD_WORKERS");
@@ -133,6 +148,8 @@ static pid_t spawn(struct harness *h, const char *const *args) {
                         pass_sockets(h);
                 if (h->forbid_io_uring)
                         forbid_io_uring();
+                if (h->user)
+                        become(h, (char *const *)(uintptr_t)argv);
                 execv(argv[0], (char *const *)(uintptr_t)argv);
                 _exit(127);
         }
@@ -189,7 +206,7 @@ int harness_stop(struct harness *h) {
         return status;
 }
 
-bool harness_logged(const struct harness *h, const char *text) {
+static bool find_logged(const struct harness *h, const char *text) {
         FILE *f = fopen(h->log_path, "re");
         char line[1024];
         bool found = false;
@@ -198,9 +215,37 @@ bool harness_logged(const struct harness *h, const char *text) {
                 found = found || strstr(line, text);
         if (f)
                 fclose(f);
+        return found;
+}
+
+bool harness_logged(const struct harness *h, const char *text) {
+        bool found = find_logged(h, text);
+
         if (!found)
                 print_log(h);
         return found;
+}
+
+void harness_wait_logged(const struct harness *h, const char *text) {
+        for (int i = 0; i < 3000 && !find_logged(h, text); i++)
+                nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+        if (!harness_logged(h, text))
+                fail_msg("not logged: %s", text);
+}
+
+int harness_ctl(const struct harness *h, const char *arguments, char *ret_said, size_t size) {
+        char command[1024];
+        size_t n = 0, got;
+        FILE *f;
+
+        snprintf(command, sizeof(command), "%s --control %s %s 2>&1", getenv("CARVQCTL"),
+                 h->control_path, arguments);
+        f = popen(command, "re");
+        assert_non_null(f);
+        while ((got = fread(ret_said + n, 1, size - 1 - n, f)) > 0)
+                n += got;
+        ret_said[n] = '\0';
+        return WEXITSTATUS(pclose(f));
 }
 
 carvq_client *harness_connect(const struct harness *h) {

@@ -15,6 +15,7 @@ struct harness {
         int notify_fd;
         bool pass_sockets;    /* hand them over like systemd instead of naming them */
         bool forbid_io_uring; /* by a seccomp filter, as containers' default profiles do */
+        uid_t user;           /* who runs it, with a group of this number; 0: who runs the test */
 };
 
 /* A folder with socket paths; no daemon yet. */
@@ -34,6 +35,12 @@ int harness_stop(struct harness *h);
 
 /* True if the log has this text. */
 bool harness_logged(const struct harness *h, const char *text);
+
+/* The same, waited for, up to half a minute. */
+void harness_wait_logged(const struct harness *h, const char *text);
+
+/* Runs $CARVQCTL with these arguments, in a shell: its exit status, and all that it wrote. */
+int harness_ctl(const struct harness *h, const char *arguments, char *ret_said, size_t size);
 
 /* NULL after saying why: also for children, where a cmocka failure would run on in the wrong
  * process. */

@@ -74,7 +74,7 @@ for line in read("systemd", "carvqd.conf").splitlines():
     elif (m := re.fullmatch(r"#([a-z-]+) = (.*)", line)) and section == "carvqd":
         keys[m[1]] = m[2]
 conf = text_of("carvqd.conf.5")
-documented = dict.fromkeys(re.findall(r"^([a-z-]+) = [A-Z]+$", conf.split("# [tables]")[0], re.M))
+documented = dict.fromkeys(re.findall(r"^([a-z-]+) = [A-Z]+$", conf.split("# [table NAME]")[0], re.M))
 case("carvqd.conf.5: the keys", differences(set(documented), set(keys), ("carvqd.conf.5", "carvqd.conf")))
 problems = []
 for key, value in keys.items():
@@ -85,7 +85,7 @@ for key, value in keys.items():
 case("carvqd.conf.5: the defaults", problems)
 case("carvqd.conf.5: the sections", differences(
     set(re.findall(r"^# \[([^\]]+)\]", page("carvqd.conf.5"), re.M)),
-    set(re.findall(r"^\[([^\]]+)\]", read("systemd", "carvqd.conf"), re.M)), ("carvqd.conf.5", "carvqd.conf")))
+    {re.sub("^table .*", "table NAME", s) for s in re.findall(r"^#?\[([^\]]+)\]", read("systemd", "carvqd.conf"), re.M)}, ("carvqd.conf.5", "carvqd.conf")))
 
 header = re.sub(r"/\*.*?\*/", "", read("lib", "carvq.h"), flags=re.S)
 library = page("libcarvq.3")

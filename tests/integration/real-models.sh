@@ -36,7 +36,7 @@ sys.exit(not (1.4 < d["bits_per_param"] < 1.7 and d["rel_mse"] < 0.15 and d["cos
 
 serve() { # NAME
   "$CARVQD" --socket "$CARVQ_SOCKET" --control "$CARVQ_CONTROL" --table "$1=$work/$1.carvq" \
-    --log-level warning 2>"$work/log" &
+    --tables-dir "" --log-level warning 2>"$work/log" &
   daemon=$!
   local tries=0
   until "$CARVQCTL" status >/dev/null 2>&1; do

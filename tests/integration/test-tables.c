@@ -64,7 +64,7 @@ static int setup(void **state) {
 /* Three sets: rows come and go all the time. */
 static int setup_small_cache(void **state) {
         (void)state;
-        return setup_with("--table-cache", "t=20K");
+        return setup_with("--table", "t:cache-bytes=20K");
 }
 
 static int setup_no_cache(void **state) {

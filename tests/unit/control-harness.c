@@ -20,7 +20,8 @@ struct harness {
         pthread_t thread;
         sem_t started;
         int session_fd; /* our end of the client's connection */
-        char table_path[64];
+        char table_path[64], config_path[64];
+        char *arguments[7];
 };
 
 /* A function on the loop's thread, waited for. */
@@ -66,9 +67,8 @@ static void make_daemon(struct harness *h) {
 
         TAILQ_INIT(&d->sessions);
         control_init(d);
-        d->config.socket_path = strdup("/run/test/carvqd.sock");
-        d->config.control_path = strdup("/run/test/control.sock");
-        d->config.max_sessions = 10;
+        require(config_init(&d->config, ARRAY_SIZE(h->arguments), h->arguments) == 0,
+                "config_init");
         d->kernels = &codec_kernels_scalar;
         d->cpu_features = CODEC_CPU_AVX2;
         d->epoch = UINT64_C(0xfedcba9876543210);
@@ -78,6 +78,7 @@ static void make_daemon(struct harness *h) {
         require(loop_new(&d->loop, &fault) >= 0, fault.text);
         require(chores_new(loop_mailbox(d->loop), &d->chores) >= 0, "chores");
         store_init(&d->store, d->chores, loop_mailbox(d->loop));
+        folder_init(&d->folder, d);
         require(store_table_new(HARNESS_TABLE_NAME, h->table_path, &table, &fault) >= 0,
                 fault.text);
         store_publish(&d->store, table);
@@ -96,6 +97,8 @@ static void *harness_main(void *userdata) {
         store_deinit(&d->store);
         chores_free(d->chores);
         loop_free(d->loop);
+        folder_deinit(&d->folder);
+        refusals_free(d);
         config_deinit(&d->config);
         return NULL;
 }
@@ -104,6 +107,13 @@ struct harness *harness_new(void) {
         const struct table_header parameters = { .codec = TABLE_CODEC_F32,
                                                  .n_rows = 1000,
                                                  .n_dims = 8 };
+        const char *const arguments[] = { "carvqd",
+                                          "--config",
+                                          NULL,
+                                          "--tables-dir=",
+                                          "--socket=/run/test/carvqd.sock",
+                                          "--control=/run/test/control.sock",
+                                          "--max-sessions=10" };
         struct harness *h = calloc(1, sizeof(*h));
         int fd;
 
@@ -113,6 +123,13 @@ struct harness *harness_new(void) {
         require(fd >= 0, "mkstemp");
         close(fd);
         make_table_file(h->table_path, &parameters, 1);
+        strcpy(h->config_path, "/tmp/test-control-XXXXXX");
+        fd = mkstemp(h->config_path);
+        require(fd >= 0, "mkstemp");
+        close(fd);
+        static_assert(sizeof(arguments) == sizeof(h->arguments), "");
+        memcpy(h->arguments, arguments, sizeof(arguments));
+        h->arguments[2] = h->config_path;
         sem_init(&h->started, 0, 0);
         require(!pthread_create(&h->thread, NULL, harness_main, h), "pthread_create");
         sem_wait(&h->started);
@@ -130,12 +147,19 @@ void harness_free(struct harness *h) {
         pthread_join(h->thread, NULL);
         close(h->session_fd);
         unlink(h->table_path);
+        unlink(h->config_path);
         sem_destroy(&h->started);
         free(h);
 }
 
 const char *harness_table_path(const struct harness *h) {
         return h->table_path;
+}
+
+void harness_write_config(const struct harness *h, const char *text) {
+        FILE *f = fopen(h->config_path, "we");
+
+        require(f && fputs(text, f) >= 0 && !fclose(f), "writing the configuration");
 }
 
 static void set_stopping_there(struct harness *h, int stopping) {

@@ -17,6 +17,8 @@ struct harness;
 struct harness *harness_new(void);
 void harness_free(struct harness *harness);
 const char *harness_table_path(const struct harness *harness);
+/* What a reload reads; empty at first. */
+void harness_write_config(const struct harness *harness, const char *text);
 
 /* Ends the daemon's readiness for LoadTable, as between SIGTERM and the end. */
 void harness_set_stopping(struct harness *harness, bool stopping);

@@ -200,6 +200,12 @@ static void test_every_answer(void **state) {
         check_call(h, "io.carvq.Control.LoadTable",
                    json_pack("{ss ss}", "name", "more", "path", harness_table_path(h)), NULL);
         check_call(h, "io.carvq.Control.UnloadTable", json_pack("{ss}", "name", "more"), NULL);
+        check_call(h, "io.carvq.Control.Reload", NULL, NULL);
+        /* Something in each list. */
+        harness_write_config(h, "[carvqd]\nworkers = 3\nfrobnicate = 1\n"
+                                "[table bad]\npath = /nonexistent\n");
+        check_call(h, "io.carvq.Control.Reload", NULL, NULL);
+        check_call(h, "io.carvq.Control.ListTables", NULL, NULL);
 }
 
 static void test_every_error(void **state) {
@@ -213,10 +219,13 @@ static void test_every_error(void **state) {
         check_call(h, "io.carvq.Control.LoadTable",
                    json_pack("{ss ss}", "name", ".x", "path", "/nonexistent"),
                    "io.carvq.Control.InvalidName");
+        harness_write_config(h, "[carvqd]\nworkers = many\n");
+        check_call(h, "io.carvq.Control.Reload", NULL, "io.carvq.Control.ConfigurationInvalid");
         harness_set_stopping(h, true);
         check_call(h, "io.carvq.Control.LoadTable",
                    json_pack("{ss ss}", "name", "x", "path", "/nonexistent"),
                    "io.carvq.Control.Unavailable");
+        check_call(h, "io.carvq.Control.Reload", NULL, "io.carvq.Control.Unavailable");
         harness_set_stopping(h, false);
         check_call(h, "io.carvq.Control.Frobnicate", NULL, "org.varlink.service.MethodNotFound");
         check_call(h, "io.carvq.None.GetStatus", NULL, "org.varlink.service.InterfaceNotFound");

@@ -64,13 +64,14 @@ void private_daemon_start_with(struct private_daemon *daemon, const char *table_
         if (daemon->pid < 0)
                 die("fork: %s", strerror(errno));
         if (daemon->pid == 0) {
-                const char *argv[9 + ARGUMENTS_MAX + 1] = {
+                const char *argv[11 + ARGUMENTS_MAX + 1] = {
                         program,   "--socket", daemon->socket_path, "--control", control,
-                        "--table", table,      "--log-level",       "warning"
+                        "--table", table,      "--log-level",       "warning",   "--tables-dir",
+                        ""
                 };
 
                 for (size_t i = 0; i < ARGUMENTS_MAX && arguments[i]; i++)
-                        argv[9 + i] = arguments[i];
+                        argv[11 + i] = arguments[i];
 
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (getppid() != parent || setenv("NOTIFY_SOCKET", address.sun_path, 1) < 0)

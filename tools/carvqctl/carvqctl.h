@@ -61,6 +61,7 @@ int verb_lookup(const struct carvqctl *ctl);
 int verb_bench(const struct carvqctl *ctl);
 int verb_load(const struct carvqctl *ctl);
 int verb_unload(const struct carvqctl *ctl);
+int verb_reload(const struct carvqctl *ctl);
 int verb_completion(const struct carvqctl *ctl);
 int verb_version(const struct carvqctl *ctl);
 

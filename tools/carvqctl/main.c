@@ -43,7 +43,15 @@ static void explain(const char *error, const json_t *parameters, struct fault *r
                             name);
         else if (!strcmp(error, "io.carvq.Control.Unavailable"))
                 fault_write(ret_fault, "carvqd refuses: %s", reason);
-        else {
+        else if (!strcmp(error, "io.carvq.Control.ConfigurationInvalid")) {
+                const json_t *problems = field(parameters, "problems");
+                const char *first = json_string_value(json_array_get(problems, 0));
+
+                fault_write(ret_fault,
+                            "the configuration has errors, and nothing was changed: %s%s",
+                            first ? first : "",
+                            json_array_size(problems) > 1 ? "; more are in carvqd's log" : "");
+        } else {
                 _cleanup_(freep) char *details = json_dumps(parameters, JSON_COMPACT);
 
                 fault_write(ret_fault, "carvqd answers %s %s", error, details ? details : "");

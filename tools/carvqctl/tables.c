@@ -21,6 +21,35 @@ static void add_table(struct grid *grid, const json_t *t) {
         grid_add(grid, "%s", format_count(field_number(t, "n_clients")).text);
 }
 
+/* What is unusual about a table, a line each; most have none. */
+static void print_notes(const json_t *t) {
+        const char *name = field_text(t, "name"), *group = field_text(t, "options.group");
+        uint64_t populated = field_number(t, "resident.populated_bytes");
+        bool locked = field_true(t, "resident.is_locked");
+
+        if (*group)
+                printf("%s: for members of group %s\n", name, group);
+        if (locked || populated || field_true(t, "resident.is_populating"))
+                printf("%s: %s%s of %s populated%s\n", name, locked ? "locked, " : "",
+                       format_bytes(populated).text,
+                       format_bytes(field_number(t, "counted.file_bytes")).text,
+                       field_true(t, "options.huge_pages") ? ", huge pages advised" : "");
+        else if (field_true(t, "options.huge_pages"))
+                printf("%s: huge pages advised\n", name);
+        if (*field_text(t, "resident.problem"))
+                printf("%s %s\n", name, field_text(t, "resident.problem"));
+}
+
+static void print_refusals(const json_t *refusals) {
+        const json_t *refusal;
+        size_t i;
+
+        json_array_foreach(refusals, i, refusal)
+                printf("\n%s is refused, for %s now: %s\n", field_text(refusal, "name"),
+                       format_seconds(field_number(refusal, "refused_seconds")).text,
+                       field_text(refusal, "reason"));
+}
+
 static void print_tables(const json_t *tables) {
         static const char *const titles[] = { "<TABLE", "ROWS", "DIMS", "<CODEC", "BITS",
                                               "FILE",   "F16",  "PSS",  "CLIENTS" };
@@ -34,6 +63,7 @@ static void print_tables(const json_t *tables) {
         grid_deinit(&grid);
         puts("\nBITS a parameter and FILE are counted, F16 is the same table in 16 bits "
              "(modelled),\nPSS is the memory that the file takes in carvqd (measured).");
+        json_array_foreach(tables, i, table) print_notes(table);
 }
 
 int verb_tables(const struct carvqctl *ctl) {
@@ -49,5 +79,6 @@ int verb_tables(const struct carvqctl *ctl) {
                 print_tables(field(reply, "tables"));
         else
                 puts("No tables are served. Load one: carvqctl load NAME PATH");
+        print_refusals(field(reply, "refusals"));
         return EXIT_OK;
 }

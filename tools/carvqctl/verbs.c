@@ -39,6 +39,8 @@ const char general_help[] =
         "  bench TABLE        what the table saves on this machine, against f16 or f32\n"
         "  load NAME PATH     serve the .carvq file PATH as NAME, replacing an older one\n"
         "  unload NAME        serve NAME no longer; who has it open keeps it\n"
+        "  reload             read the configuration and the folder of tables again, wait\n"
+        "                     until that is done, and say what has changed\n"
         "  completion bash    a script that completes carvqctl's command lines\n"
         "  version            of carvqctl, and of carvqd where it runs\n"
         "\n"
@@ -127,6 +129,13 @@ static const char load_help[] =
 static const char unload_help[] = "Usage: carvqctl unload NAME [--json]\n"
                                   "Serve NAME no longer. Clients that have it open keep it.\n";
 
+static const char reload_help[] =
+        "Usage: carvqctl reload [--json]\n"
+        "Read the configuration and the folder of tables again, as SIGHUP does, wait\n"
+        "until that is done, and say what was loaded, unloaded and refused, and which\n"
+        "keys need a restart. With an error in the configuration nothing changes. Exit\n"
+        "status 1 where a table was refused.\n";
+
 static const char completion_help[] =
         "Usage: carvqctl completion bash|tables\n"
         "bash: print a script that completes carvqctl's command lines, for\n"
@@ -146,6 +155,7 @@ const struct verb verbs[] = {
         { "bench", 1, 1, "abCSgj", verb_bench, bench_help },
         { "load", 2, 2, "j", verb_load, load_help },
         { "unload", 1, 1, "j", verb_unload, unload_help },
+        { "reload", 0, 0, "j", verb_reload, reload_help },
         { "completion", 1, 1, "", verb_completion, completion_help },
         { "version", 0, 0, "j", verb_version, version_help },
         { 0 },
