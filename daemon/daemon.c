@@ -13,6 +13,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 
 #include "control.h"
@@ -68,7 +69,7 @@ static void serve_clients(struct daemon *daemon) {
         log_notice("ready: data socket %s, control socket %s, kernels %s, %" PRIu32 " worker%s",
                    daemon->config.socket_path, daemon->config.control_path, daemon->kernels->name,
                    daemon->config.n_workers, daemon->config.n_workers == 1 ? "" : "s");
-        sd_notify(0, "READY=1\nSTATUS=Serving.");
+        notify_ready(daemon);
 }
 
 void daemon_loaded(struct daemon *daemon) {
@@ -93,8 +94,9 @@ void daemon_stop(struct daemon *daemon) {
         if (daemon->stopping)
                 return;
         daemon->stopping = true;
-        log_notice("stopping: %" PRIu32 " clients to drain", daemon->n_sessions);
-        sd_notify(0, "STOPPING=1");
+        log_notice("stopping: %" PRIu32 " client%s to drain", daemon->n_sessions,
+                   daemon->n_sessions == 1 ? "" : "s");
+        notify_stopping(daemon);
         listener_close(&daemon->data);
         listener_close(&daemon->control);
         for (s = TAILQ_FIRST(&daemon->sessions); s; s = next) {
@@ -143,6 +145,32 @@ static int init_signals(struct daemon *daemon, struct fault *ret_fault) {
 
 /* ---- the beginning ---- */
 
+/* Reports are to tell where clients really connect. */
+static int take_path(int fd, char **path) {
+        struct sockaddr_un address = { 0 };
+        socklen_t n = sizeof(address) - 1; /* a NUL stays behind the longest path */
+        char *copy;
+
+        if (getsockname(fd, (struct sockaddr *)&address, &n) < 0 || !address.sun_path[0])
+                return 0;
+        copy = strdup(address.sun_path);
+        if (!copy)
+                return -ENOMEM;
+        free(*path);
+        *path = copy;
+        return 0;
+}
+
+static int adopt(struct listener *listener, int fd, int type, char **path,
+                 struct fault *ret_fault) {
+        int r = listener_adopt(listener, fd, type, ret_fault);
+
+        if (r < 0)
+                return r;
+        r = take_path(fd, path);
+        return r < 0 ? fault_set(ret_fault, r, "out of memory") : 0;
+}
+
 /* Sockets from the service manager, by name; those it does not pass are made here. */
 static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
         const char *folder = daemon->config.default_folder;
@@ -155,10 +183,12 @@ static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
 
                 if (!strcmp(names[i], "data") && !data) {
                         data = true;
-                        r = listener_adopt(&daemon->data, fd, SOCK_SEQPACKET, ret_fault);
+                        r = adopt(&daemon->data, fd, SOCK_SEQPACKET, &daemon->config.socket_path,
+                                  ret_fault);
                 } else if (!strcmp(names[i], "control") && !control) {
                         control = true;
-                        r = listener_adopt(&daemon->control, fd, SOCK_STREAM, ret_fault);
+                        r = adopt(&daemon->control, fd, SOCK_STREAM, &daemon->config.control_path,
+                                  ret_fault);
                 } else {
                         log_warning("passed descriptor %d is named '%s', expected data or control: "
                                     "closed",
@@ -170,7 +200,7 @@ static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
                 free(names[i]);
         free(names);
         /* Only our own: a mistyped --socket should not make folders. */
-        if (r >= 0 && folder && mkdir(folder, 0755) < 0 && errno != EEXIST)
+        if (r >= 0 && folder && (!data || !control) && mkdir(folder, 0755) < 0 && errno != EEXIST)
                 r = fault_set(ret_fault, -errno, "%s: cannot make the folder: %s", folder,
                               strerror(errno));
         if (r >= 0 && !data)
@@ -221,7 +251,8 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
         TAILQ_INIT(&daemon->sessions);
         control_init(daemon);
         store_init(&daemon->store, NULL, NULL);
-        daemon->signal_fd = daemon->data.fd = daemon->control.fd = daemon->folder.inotify_fd = -1;
+        daemon->signal_fd = daemon->data.fd = daemon->control.fd = daemon->notify.fd =
+                daemon->folder.inotify_fd = -1;
         daemon->started_ns = clock_ns();
         daemon->signal_op.done = on_signal;
         daemon->tick_op.done = on_tick;
@@ -256,6 +287,7 @@ static void daemon_deinit(struct daemon *daemon) {
         listener_close(&daemon->data);
         listener_close(&daemon->control);
         loop_free(daemon->loop);
+        notify_deinit(daemon);
         folder_deinit(&daemon->folder);
         closep(&daemon->signal_fd);
         config_deinit(&daemon->config);
@@ -268,6 +300,7 @@ int daemon_run(struct config *config, struct fault *ret_fault) {
         *config = (struct config){ 0 };
         r = daemon_init(&daemon, ret_fault);
         if (r >= 0) {
+                notify_start(&daemon);
                 wait_for_signal(&daemon);
                 folder_init(&daemon.folder, &daemon);
                 reload_tables(&daemon);

@@ -10,6 +10,7 @@
 #include "listener.h"
 #include "load.h"
 #include "loop.h"
+#include "notify.h"
 #include "session.h"
 #include "store.h"
 #include "worker.h"
@@ -37,6 +38,7 @@ struct daemon {
         struct reload *reloads; /* the first one is under way */
         bool ready, stopping;
 
+        struct notify notify;
         struct loop_op signal_op, tick_op;
         int signal_fd;
         bool ticking;

@@ -10,6 +10,8 @@ struct loop {
         struct io_uring ring;
         struct mailbox mailbox;
         struct loop_op mail_op;
+        void (*turned)(void *userdata); /* NULL: nobody cares */
+        void *userdata;
         bool stopping;
 };
 
@@ -142,11 +144,19 @@ struct io_uring_sqe *loop_prepare(struct loop *loop, struct loop_op *op) {
         return sqe;
 }
 
+void loop_set_turned(struct loop *loop, void (*turned)(void *userdata), void *userdata) {
+        loop->turned = turned;
+        loop->userdata = userdata;
+}
+
 int loop_run(struct loop *loop) {
         while (!loop->stopping) {
                 struct io_uring_cqe *cqe;
-                int r = io_uring_submit_and_wait(&loop->ring, 1);
+                int r;
 
+                if (loop->turned)
+                        loop->turned(loop->userdata);
+                r = io_uring_submit_and_wait(&loop->ring, 1);
                 if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
                         return r;
                 while (!io_uring_peek_cqe(&loop->ring, &cqe)) {

@@ -29,6 +29,9 @@ struct io_uring_sqe *loop_prepare(struct loop *loop, struct loop_op *op);
 /* The loop thread's mailbox: other threads run code here through it. */
 struct mailbox *loop_mailbox(struct loop *loop);
 
+/* Calls `turned` each time before the loop waits; what it submits is still submitted before. */
+void loop_set_turned(struct loop *loop, void (*turned)(void *userdata), void *userdata);
+
 /* Until loop_stop(); 0 or the negative errno of a broken ring. */
 int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);

@@ -175,6 +175,8 @@ static void finish(struct reload *reload) {
         free_reload(reload);
         if (daemon->reloads)
                 run(daemon->reloads);
+        else if (daemon->ready && !daemon->stopping)
+                notify_ready(daemon);
 }
 
 void reload_settled(struct daemon *daemon) {
@@ -228,6 +230,7 @@ static void read_done(struct chore *chore) {
 }
 
 static void run(struct reload *reload) {
+        notify_reloading(reload->daemon);
         reload->r = remember_published(reload);
         if (reload->r < 0) {
                 finish(reload);

@@ -29,6 +29,8 @@ struct worker {
         TAILQ_HEAD(, worker_seat) awake, asleep;
         struct mail stop, heartbeat;
         atomic_bool beating;
+        _Atomic uint32_t n_beats;
+        uint32_t n_beats_seen; /* the loop's */
         bool stopping;
         pthread_t thread;
 };
@@ -273,6 +275,7 @@ static void deliver_heartbeat(struct mail *mail) {
         TAILQ_FOREACH(seat, &w->asleep, link) {
                 ring_server_heartbeat(&seat->seat.ring, now);
         }
+        atomic_fetch_add_explicit(&w->n_beats, 1, memory_order_relaxed);
         atomic_store_explicit(&w->beating, false, memory_order_release);
         crowd_look(&w->crowd);
 }
@@ -406,4 +409,12 @@ void worker_change_slot(struct worker_slot_change *change) {
 void worker_heartbeat(struct worker *w) {
         if (!atomic_exchange_explicit(&w->beating, true, memory_order_acquire))
                 mailbox_post(&w->mailbox, &w->heartbeat);
+}
+
+bool worker_has_moved(struct worker *w) {
+        uint32_t n_beats = atomic_load_explicit(&w->n_beats, memory_order_relaxed);
+        bool moved = n_beats != w->n_beats_seen;
+
+        w->n_beats_seen = n_beats;
+        return moved;
 }

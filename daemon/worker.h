@@ -73,3 +73,5 @@ void worker_change_slot(struct worker_slot_change *change);
 /* Tells every client that loop and worker move. Does nothing while the last one is still under way.
  */
 void worker_heartbeat(struct worker *worker);
+/* True if the worker has delivered a heartbeat since this was last asked. */
+bool worker_has_moved(struct worker *worker);
