@@ -140,8 +140,39 @@ json_t *control_report_refusals(struct daemon *daemon) {
         return list;
 }
 
-json_t *control_report_table(const struct store_table *table, const struct smaps_range *memory,
-                             int error) {
+static json_t *report_page_cache(const struct table_memory *m) {
+        bool known = m->cache_error >= 0;
+        bool knows_evicted = known && m->cache.knows_evicted;
+        json_t *reason = json_null();
+
+        if (m->cache_error == -EPERM)
+                reason = text("the kernel tells it to the file's owner alone");
+        else if (!known)
+                reason = text(strerror(-m->cache_error));
+
+        const struct varlink_field fields[] = {
+                { "cached_bytes", known ? number(m->cache.cached_bytes) : json_null() },
+                { "evicted_bytes", knows_evicted ? number(m->cache.evicted_bytes) : json_null() },
+                { "unavailable", reason },
+        };
+        return object(fields);
+}
+
+json_t *control_report_process(const struct process_memory *m) {
+        bool known = m->refaults_error >= 0;
+        const struct varlink_field fields[] = {
+                { "memory", report_memory(&m->all, m->smaps_error) },
+                { "n_major_faults", number(m->n_major_faults) },
+                { "n_refaults", known ? number(m->n_refaults) : json_null() },
+                { "unavailable", known ? json_null()
+                                       : json_sprintf("memory.stat of the control group: %s",
+                                                      strerror(-m->refaults_error)) },
+        };
+        return object(fields);
+}
+
+json_t *control_report_table(const struct store_table *table, const struct table_memory *memory,
+                             const struct process_memory *process) {
         static const char *const origins[] = {
                 [STORE_LOADED] = "loaded",
                 [STORE_CONFIGURED] = "configured",
@@ -172,7 +203,8 @@ json_t *control_report_table(const struct store_table *table, const struct smaps
                 { "counted", object(size) },
                 { "resident", report_resident(&table->resident) },
                 { "modelled", object(full) },
-                { "measured", report_memory(memory, error) },
+                { "measured", report_memory(&memory->mapping, process->smaps_error) },
+                { "page_cache", report_page_cache(memory) },
         };
         return object(fields);
 }
@@ -276,9 +308,10 @@ static json_t *report_cache(const struct cache *c) {
 }
 
 json_t *control_report_table_stats(const struct store_table *table,
-                                   const struct smaps_range *memory, int error) {
+                                   const struct table_memory *memory,
+                                   const struct process_memory *process) {
         const struct varlink_field fields[] = {
-                { "table", control_report_table(table, memory, error) },
+                { "table", control_report_table(table, memory, process) },
                 { "stats", report_stats(&table->stats) },
                 { "cache", report_cache(table->cache) },
         };
@@ -326,31 +359,52 @@ static json_t *report_claims(const struct session_claims *c) {
         return object(fields);
 }
 
-static json_t *report_client_stats(struct session *session) {
+/* One that has come since has no measurement. */
+static const struct smaps_range *find_ring(const struct client_memory *clients, size_t n,
+                                           uint64_t session) {
+        static const struct smaps_range none = { 0 };
+
+        for (size_t i = 0; i < n; i++)
+                if (clients[i].session == session)
+                        return &clients[i].ring;
+        return &none;
+}
+
+static json_t *report_client_stats(struct session *session, const struct smaps_range *ring,
+                                   int error) {
         const struct session_claims claims = session_claims(session);
         const struct varlink_field fields[] = {
                 { "client", report_client(session) },
                 { "stats", report_stats(session_stats(session)) },
                 { "claimed", report_claims(&claims) },
+                { "measured", report_memory(ring, error) },
         };
         return object(fields);
 }
 
-static json_t *for_each_client(struct daemon *daemon, json_t *(*report)(struct session *session)) {
-        json_t *list = json_array();
-
-        for (struct session *s = session_first(daemon); list && s; s = session_next(s))
-                if (json_array_append_new(list, report(s)) < 0) {
-                        json_decref(list);
-                        return NULL;
-                }
-        return list;
+/* Appends to a list that it frees if there is no memory. */
+static json_t *append(json_t *list, json_t *item) {
+        if (list && json_array_append_new(list, item) >= 0)
+                return list;
+        json_decref(list);
+        return NULL;
 }
 
 json_t *control_report_clients(struct daemon *daemon) {
-        return for_each_client(daemon, report_client);
+        json_t *list = json_array();
+
+        for (struct session *s = session_first(daemon); list && s; s = session_next(s))
+                list = append(list, report_client(s));
+        return list;
 }
 
-json_t *control_report_client_stats(struct daemon *daemon) {
-        return for_each_client(daemon, report_client_stats);
+json_t *control_report_client_stats(struct daemon *daemon, const struct client_memory *clients,
+                                    size_t n, const struct process_memory *process) {
+        json_t *list = json_array();
+
+        for (struct session *s = session_first(daemon); list && s; s = session_next(s))
+                list = append(list,
+                              report_client_stats(s, find_ring(clients, n, session_info(s)->id),
+                                                  process->smaps_error));
+        return list;
 }

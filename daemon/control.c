@@ -7,6 +7,7 @@
 #include "control.h"
 
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "control-call.h"
@@ -32,10 +33,11 @@ struct control_connection {
 struct measurement {
         struct chore chore;
         struct control_connection *connection;
-        int error;
-        size_t n_tables;
+        size_t n_tables, n_clients;
         struct store_table **tables; /* references */
-        struct smaps_range *ranges;
+        struct table_memory *memory; /* of each */
+        struct client_memory *clients;
+        struct process_memory process;
 };
 
 static void continue_calls(struct control_connection *c);
@@ -124,23 +126,50 @@ static void measurement_free(struct measurement *m) {
         for (size_t i = 0; i < m->n_tables; i++)
                 store_table_unref(m->tables[i]);
         free(m->tables);
-        free(m->ranges);
+        free(m->memory);
+        free(m->clients);
         free(m);
+}
+
+/* All ranges together, as each look at /proc/self/smaps walks over all memory. */
+static int measure_ranges(struct measurement *m) {
+        size_t n = 1 + m->n_tables + m->n_clients, k = 0;
+        _cleanup_(freep) struct smaps_range **ranges = calloc(n, sizeof(struct smaps_range *));
+
+        if (!ranges)
+                return -ENOMEM;
+        ranges[k++] = &m->process.all;
+        for (size_t i = 0; i < m->n_tables; i++)
+                ranges[k++] = &m->memory[i].mapping;
+        for (size_t i = 0; i < m->n_clients; i++)
+                ranges[k++] = &m->clients[i].ring;
+        return smaps_measure(ranges, n);
 }
 
 static void measure(struct chore *chore) {
         struct measurement *m = container_of(chore, struct measurement, chore);
+        struct rusage usage = { 0 };
 
-        m->error = smaps_measure(m->ranges, m->n_tables);
+        m->process.smaps_error = measure_ranges(m);
+        for (size_t i = 0; i < m->n_tables; i++) {
+                struct store_table *t = m->tables[i];
+
+                m->memory[i].cache_error = page_cache_measure(
+                        t->fd, (void *)t->file.map, t->file.map_bytes, &m->memory[i].cache);
+        }
+        getrusage(RUSAGE_SELF, &usage);
+        m->process.n_major_faults = (uint64_t)usage.ru_majflt;
+        m->process.refaults_error = page_cache_refaults(&m->process.n_refaults);
 }
 
 static json_t *report_tables(const struct measurement *m,
                              json_t *(*report)(const struct store_table *table,
-                                               const struct smaps_range *memory, int error)) {
+                                               const struct table_memory *memory,
+                                               const struct process_memory *process)) {
         json_t *list = json_array();
 
         for (size_t i = 0; list && i < m->n_tables; i++)
-                if (json_array_append_new(list, report(m->tables[i], &m->ranges[i], m->error)) <
+                if (json_array_append_new(list, report(m->tables[i], &m->memory[i], &m->process)) <
                     0) {
                         json_decref(list);
                         return NULL;
@@ -160,10 +189,13 @@ static void measured(struct chore *chore) {
         else {
                 sessions_count_hits(c->daemon);
                 reply = varlink_reply_new(
-                        json_pack("{so so}", "tables", report_tables(m, control_report_table_stats),
-                                  "clients",
-                                  c->call.arguments[0] ? json_array()
-                                                       : control_report_client_stats(c->daemon)));
+                        json_pack("{so so so}", "tables",
+                                  report_tables(m, control_report_table_stats), "clients",
+                                  c->call.arguments[0]
+                                          ? json_array()
+                                          : control_report_client_stats(c->daemon, m->clients,
+                                                                        m->n_clients, &m->process),
+                                  "daemon", control_report_process(&m->process)));
         }
         measurement_free(m);
         finish_later(c, reply);
@@ -174,7 +206,7 @@ static int measurement_new(struct control_connection *c, const char *name,
                            struct measurement **ret_measurement) {
         struct measurement *m = calloc(1, sizeof(*m));
         struct store_table *table;
-        size_t n_tables = 0;
+        size_t n_tables = 0, n_clients = c->daemon->n_sessions;
 
         if (!m)
                 return -ENOMEM;
@@ -185,8 +217,10 @@ static int measurement_new(struct control_connection *c, const char *name,
         m->chore.work = measure;
         m->chore.done = measured;
         m->tables = calloc(n_tables + 1, sizeof(*m->tables));
-        m->ranges = calloc(n_tables + 1, sizeof(*m->ranges));
-        if (!m->tables || !m->ranges) {
+        m->memory = calloc(n_tables + 1, sizeof(*m->memory));
+        m->clients = calloc(n_clients + 1, sizeof(*m->clients));
+        m->process.all = (struct smaps_range){ .length_bytes = UINT64_MAX >> 1 };
+        if (!m->tables || !m->memory || !m->clients) {
                 measurement_free(m);
                 return -ENOMEM;
         }
@@ -194,10 +228,14 @@ static int measurement_new(struct control_connection *c, const char *name,
                 if (name && strcmp(name, table->name))
                         continue;
                 m->tables[m->n_tables] = store_table_ref(table);
-                m->ranges[m->n_tables++] =
+                m->memory[m->n_tables++].mapping =
                         (struct smaps_range){ .start = (uintptr_t)table->file.map,
                                               .length_bytes = table->file.map_bytes };
         }
+        for (struct session *s = session_first(c->daemon); s && m->n_clients < n_clients;
+             s = session_next(s))
+                m->clients[m->n_clients++] = (struct client_memory){ .session = session_info(s)->id,
+                                                                     .ring = session_ring(s) };
         *ret_measurement = m;
         return 0;
 }

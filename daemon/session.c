@@ -67,6 +67,15 @@ struct session_claims session_claims(const struct session *s) {
         };
 }
 
+struct smaps_range session_ring(const struct session *s) {
+        const struct ring_server *ring = &s->seat.seat.ring;
+
+        return s->info.state == SESSION_READY
+                       ? (struct smaps_range){ .start = (uintptr_t)ring->memory,
+                                               .length_bytes = ring->layout.ring_bytes }
+                       : (struct smaps_range){ 0 };
+}
+
 /* The difference to what was counted before: of any 64 bits, but nobody believes them anyway. */
 static void count_hits(struct session *s, uint32_t i) {
         const struct ring_cache_use *use = s->seat.seat.ring.cache_use;

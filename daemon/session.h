@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include "smaps.h"
 #include "worker.h"
 
 struct daemon;
@@ -58,5 +59,8 @@ struct session_claims {
 void sessions_count_hits(struct daemon *daemon);
 
 struct session_claims session_claims(const struct session *session);
+
+/* Where its shared memory is mapped here, for a measurement; of no bytes before it is. */
+struct smaps_range session_ring(const struct session *session);
 struct session *session_first(struct daemon *daemon);
 struct session *session_next(struct session *session);

@@ -18,8 +18,9 @@ struct smaps_range {
         uint64_t rss_bytes;
 };
 
-/* Adds up /proc/self/smaps for each range. 0, or the negative errno of opening or reading it. */
-int smaps_measure(struct smaps_range *ranges, size_t n_ranges);
+/* Adds up /proc/self/smaps for each range; they may overlap. 0, or the negative errno of opening or
+ * reading it. */
+int smaps_measure(struct smaps_range *const *ranges, size_t n_ranges);
 
 /* The same from an open file. */
-int smaps_read(FILE *smaps, struct smaps_range *ranges, size_t n_ranges);
+int smaps_read(FILE *smaps, struct smaps_range *const *ranges, size_t n_ranges);

@@ -18,6 +18,8 @@ start_again
 terminal() { TMUX='' LC_ALL=C.UTF-8 tmux -f /dev/null -S "$dir/tmux" "$@"; }
 capture() { terminal capture-pane -p >"$dir/out"; }
 keys() { terminal send-keys "$@"; }
+# What is typed before the shell reads again would be lost.
+quit() { keys q; eventually shows '(^|\n)\$\s*\Z'; }
 resize() { terminal resize-window -x "$1" -y "$2"; }
 # shows REGEX: the screen, as one text, now.
 shows() { capture && grep -Pqz -- "(?s)$1" "$dir/out"; }
@@ -107,10 +109,10 @@ ends "SIGHUP too" HUP
 for ((i = 0; i < 30; i++)); do "$carvqctl" load "t$i" "$dir/small.carvq" >/dev/null; done
 keys "clear; TERM=xterm-256color $carvqctl top --interval 0.2" Enter
 expect_screen "more tables than fit: how many more" '\nt18 [^\n]*\n\.\.\. and 19 more\nRates are counted[^\n]*\n[^\n]*q quit\s*\Z'
-keys q
+quit
 keys "clear; TERM=xterm-256color $carvqctl stats --watch 0.2" Enter
 expect_screen "more blocks than fit: what to do" 'table [^\n]*\n.*\n\.\.\. more than fits: [^\n]*\s*\Z'
-keys q
+quit
 keys "clear; TERM=xterm-256color $carvqctl stats small --watch 0.2; echo left with \$?" Enter
 expect_screen "stats --watch in place" '^[0-9: -]+ carvqd [0-9.]+, up [^\n]*, over 0\.[0-9] s\n\ntable small.*lookups +[0-9.]+ +[0-9,]+  counted'
 keys C-c

@@ -104,7 +104,7 @@ def pipelined(control, table):
     replies = replies_to(control, calls)
     seen = [sorted(r["parameters"]) if "error" not in r else r["error"] for r in replies]
     assert len(seen) == 8, seen
-    assert seen[0] == ["clients", "tables"] and "pid" in seen[1] and seen[2] == ["refusals", "tables"], seen
+    assert seen[0] == ["clients", "daemon", "tables"] and "pid" in seen[1] and seen[2] == ["refusals", "tables"], seen
     assert seen[3] == "io.carvq.Control.NoSuchTable" and seen[4] == ["generation"], seen
     assert seen[5] == ["loaded", "needs_restart", "refusals", "unloaded", "warnings"], seen
     assert seen[6] == seen[5] and "interfaces" in seen[7], seen

@@ -8,11 +8,13 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "control-harness.h"
 #include "daemon/control-call.h"
 #include "daemon/control.h"
+#include "daemon/page-cache.h"
 #include "daemon/smaps.h"
 
 /* ---- framing ---- */
@@ -248,11 +250,13 @@ static void test_smaps(void **state) {
                 { .start = 0x22000, .length_bytes = 100 },
                 { .start = 0x40000, .length_bytes = 0x1000 }, /* less than its area */
                 { .start = 0x70000, .length_bytes = 0x1000 }, /* not there */
+                { .length_bytes = UINT64_MAX >> 1 },          /* all of them */
         };
+        struct smaps_range *each[] = { &ranges[0], &ranges[1], &ranges[2], &ranges[3], &ranges[4] };
         FILE *f = fmemopen((void *)smaps, strlen(smaps), "r");
 
         (void)state;
-        assert_int_equal(smaps_read(f, ranges, ARRAY_SIZE(ranges)), 0);
+        assert_int_equal(smaps_read(f, each, ARRAY_SIZE(each)), 0);
         fclose(f);
         assert_true(ranges[0].found);
         assert_int_equal(ranges[0].pss_bytes, 10 * 1024);
@@ -261,6 +265,8 @@ static void test_smaps(void **state) {
         assert_int_equal(ranges[1].pss_bytes, 1024);
         assert_false(ranges[2].found);
         assert_false(ranges[3].found);
+        assert_int_equal(ranges[4].pss_bytes, 411 * 1024);
+        assert_int_equal(ranges[4].rss_bytes, 428 * 1024);
 }
 
 static void test_smaps_of_this_process(void **state) {
@@ -271,11 +277,39 @@ static void test_smaps_of_this_process(void **state) {
 
         (void)state;
         memset(memory, 1, n_bytes);
-        assert_int_equal(smaps_measure(&range, 1), 0);
-        assert_int_equal(smaps_measure(&all, 1), 0);
+        assert_int_equal(smaps_measure((struct smaps_range *[]){ &range, &all }, 2), 0);
         assert_true(all.found);
         assert_true(all.pss_bytes >= n_bytes && all.rss_bytes >= all.pss_bytes);
         free(memory);
+}
+
+/* ---- The page cache ---- */
+
+static void test_page_cache(void **state) {
+        const uint64_t n_bytes = 5 * 4096 + 7;
+        struct page_cache cache = { .cached_bytes = 1 };
+        char path[] = "/tmp/carvq-test-XXXXXX", page[4096] = { 1 };
+        int fd = mkstemp(path);
+        void *map;
+
+        (void)state;
+        assert_true(fd >= 0);
+        for (uint64_t at = 0; at < n_bytes; at += sizeof(page)) /* written: so it is there */
+                assert_true(write(fd, page, MIN(n_bytes - at, sizeof(page))) > 0);
+        map = mmap(NULL, n_bytes, PROT_READ, MAP_SHARED, fd, 0);
+        assert_ptr_not_equal(map, MAP_FAILED);
+        assert_int_equal(page_cache_measure(fd, map, n_bytes, &cache), 0);
+        assert_int_equal(cache.cached_bytes, n_bytes);
+        munmap(map, n_bytes);
+
+        assert_int_equal(ftruncate(fd, 0), 0);
+        assert_int_equal(ftruncate(fd, (off_t)n_bytes), 0); /* a hole: nothing is */
+        map = mmap(NULL, n_bytes, PROT_READ, MAP_SHARED, fd, 0);
+        assert_int_equal(page_cache_measure(fd, map, n_bytes, &cache), 0);
+        assert_int_equal(cache.cached_bytes, 0);
+        munmap(map, n_bytes);
+        close(fd);
+        unlink(path);
 }
 
 /* ---- connections ---- */
@@ -469,6 +503,7 @@ int main(void) {
                 cmocka_unit_test(test_text_is_safe),
                 cmocka_unit_test(test_smaps),
                 cmocka_unit_test(test_smaps_of_this_process),
+                cmocka_unit_test(test_page_cache),
                 cmocka_unit_test_setup_teardown(test_pipelined_in_order, make_harness, end_harness),
                 cmocka_unit_test_setup_teardown(test_byte_by_byte, make_harness, end_harness),
                 cmocka_unit_test_setup_teardown(test_load_and_unload, make_harness, end_harness),

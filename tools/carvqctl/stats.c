@@ -77,16 +77,40 @@ static void add_words(struct grid *grid, const char *const words[COLUMNS_N]) {
                 grid_add(grid, "%s", words[i]);
 }
 
+static struct text bytes_or_unknown(const json_t *json, const char *path) {
+        return json_is_integer(field(json, path)) ? bytes_at(json, path)
+                                                  : (struct text){ "unknown" };
+}
+
+static void add_measured(struct grid *grid, const json_t *t, const char *title, const char *path) {
+        add_words(grid,
+                  (const char *[]){ title, "measured", bytes_or_unknown(t, path).text, "", "" });
+}
+
+/* What clients would take that each have the table for themselves. */
+static void add_copies(struct grid *grid, const json_t *t) {
+        uint64_t n = field_number(t, "n_clients");
+        char title[80];
+
+        if (n < 2)
+                return;
+        snprintf(title, sizeof(title), "copies of %s clients", format_count(n).text);
+        grid_add(grid, "%s", title);
+        grid_add(grid, "modelled");
+        grid_add(grid, "%s", "");
+        grid_add(grid, "%s", format_bytes(n * field_number(t, "modelled.f32_bytes")).text);
+        grid_add(grid, "%s", format_bytes(n * field_number(t, "modelled.f16_bytes")).text);
+}
+
 /* What a table takes, whatever was asked of it. */
 static void add_sizes(struct grid *grid, const json_t *t) {
-        const char *pss = "measured.pss_bytes";
-
         add_bytes(grid, t, "file size", "counted", "counted.file_bytes", "modelled.f32_bytes",
                   "modelled.f16_bytes");
-        add_words(grid, (const char *[]){ "memory (PSS)", "measured",
-                                          json_is_integer(field(t, pss)) ? bytes_at(t, pss).text
-                                                                         : "unknown",
-                                          "", "" });
+        add_copies(grid, t);
+        add_measured(grid, t, "memory (PSS)", "measured.pss_bytes");
+        add_measured(grid, t, "in the page cache", "page_cache.cached_bytes");
+        if (field_number(t, "page_cache.evicted_bytes"))
+                add_measured(grid, t, "evicted of late", "page_cache.evicted_bytes");
 }
 
 /* What memory moves for the records, where no cache has them. */
@@ -145,9 +169,15 @@ static void print_cache(const json_t *cache) {
                format_count(field_number(cache, "counted.n_evictions")).text);
 }
 
+static void print_reason(const char *what, const json_t *json, const char *path) {
+        const char *reason = field_text(json, path);
+
+        if (*reason)
+                printf("  %s unknown: %s\n", what, reason);
+}
+
 static void print_table(const json_t *item) {
         const json_t *t = field(item, "table");
-        const char *no_pss = field_text(t, "measured.unavailable");
 
         printf("table %s: %s rows x %s, %s, %.2f bits a parameter, generation %" PRIu64 "%s\n",
                field_text(t, "name"), format_count(field_number(t, "n_rows")).text,
@@ -156,8 +186,8 @@ static void print_table(const json_t *item) {
                field_true(t, "is_published") ? "" : " (old)");
         print_stats(field(item, "stats"), t);
         print_cache(field(item, "cache"));
-        if (*no_pss)
-                printf("  memory is unknown: %s\n", no_pss);
+        print_reason("memory is", t, "measured.unavailable");
+        print_reason("what is in the page cache is", t, "page_cache.unavailable");
 }
 
 static void print_claims(const json_t *claimed) {
@@ -179,6 +209,22 @@ static void print_client(const json_t *item) {
                format_seconds(field_number(c, "connected_seconds")).text);
         print_stats(field(item, "stats"), NULL);
         print_claims(field(item, "claimed"));
+        printf("  ring      %s, of which %s in memory (RSS, measured)\n",
+               bytes_at(c, "ring_bytes").text, bytes_or_unknown(item, "measured.rss_bytes").text);
+}
+
+static void print_daemon(const json_t *d) {
+        const char *no_refaults = field_text(d, "unavailable");
+
+        printf("\ncarvqd: %s (PSS, measured), %s page faults that waited for storage",
+               bytes_or_unknown(d, "memory.pss_bytes").text,
+               format_count(field_number(d, "n_major_faults")).text);
+        if (json_is_integer(field(d, "n_refaults")))
+                printf(",\n  %s pages read again after they had been evicted (measured)\n",
+                       format_count(field_number(d, "n_refaults")).text);
+        else
+                printf("\n  pages read again after they had been evicted: unknown\n  (%s)\n",
+                       no_refaults);
 }
 
 static void print_all(const json_t *list, void (*print)(const json_t *item), bool *any) {
@@ -205,6 +251,8 @@ static int print_now(const struct carvqctl *ctl, json_t *parameters) {
                 return print_json(reply);
         print_all(field(reply, "tables"), print_table, &any);
         print_all(field(reply, "clients"), print_client, &any);
+        if (any && json_is_object(field(reply, "daemon")))
+                print_daemon(field(reply, "daemon"));
         if (!any)
                 puts("No tables are served and no clients are connected.");
         return EXIT_OK;
