@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fill.h"
 
+#include "probes.h"
+
 /* Of a large batch only these are looked at: it must not pay more for the cache than it may ever
  * gain by it. */
 #define LOOK_MAX 64u
@@ -36,6 +38,7 @@ void fill_look(struct fill *fill, struct cache *cache, const struct job *job) {
                 return; /* clients do not look for them in the cache */
         n_ids = MIN(q->n_ids - job->piece.n_rows, job->piece.n_ids_max);
         atomic_fetch_add_explicit(&cache->n_misses, n_ids, memory_order_relaxed);
+        probe_cache_miss(job->table->generation, n_ids);
         fill->n_ids += cache_admit(cache, q->ids + job->piece.n_rows, MIN(n_ids, LOOK_MAX),
                                    fill->ids + fill->n_ids, CACHE_FILL_MAX - fill->n_ids);
 }

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "guard.h"
+#include "probes.h"
 #include "proto/spin.h"
 
 /*
@@ -100,6 +101,7 @@ static struct job *take_job(struct serve *serve, struct seat *seat) {
                 return NULL;
         ring_server_take(&seat->ring, &s);
         job_prepare(job, &seat->ring, find_table(seat, s.table), &s, serve->now_ns);
+        probe_submit(job, seat, job->table ? job->table->generation : 0, s.n_ids, job->start_ns);
         seat->start_ns = job->start_ns;
         if (job->table && job->table->cache)
                 take_hints(seat);
@@ -252,7 +254,9 @@ static void decode_table(struct serve *serve, struct store_table *table, uint32_
         bool sound;
 
         group.n_pieces = add_pieces(serve, table, first);
+        probe_decode_start(table->generation, table->file.map, group.n_pieces);
         sound = guard_run(table->file.map, table->file.map_bytes, decode_group, &group);
+        probe_decode_end(table->generation, group.n_pieces, sound);
         if (!sound)
                 store_table_fail(table);
         if (serve->fill.n_ids)
@@ -299,6 +303,7 @@ static void end_job(struct serve *serve, struct seat *seat, struct job *job, uin
         if (job->table)
                 stats_add_lookup(&job->table->stats, job->status, now_ns - job->start_ns);
         tell(seat, job, 0);
+        probe_complete(job, seat, job->status, job->n_completed, now_ns - job->start_ns);
         seat->job = job_free(&serve->pool, job);
 }
 
@@ -333,6 +338,7 @@ static void complete(struct serve *serve, struct serve_turn *turn, uint64_t now_
 
 /* What becomes of one is nobody's news: a client that is gone is found out by the loop. */
 static void send_wake(const struct seat *seat) {
+        probe_wake(seat);
         (void)send(seat->ring.socket_fd, &ring_server_wake, sizeof(ring_server_wake), WAKE_FLAGS);
 }
 
@@ -345,6 +351,7 @@ static void queue_wake(struct serve *serve, const struct seat *seat) {
                 send_wake(seat);
                 return;
         }
+        probe_wake(seat);
         io_uring_prep_send(sqe, seat->ring.socket_fd, &ring_server_wake, sizeof(ring_server_wake),
                            WAKE_FLAGS);
         io_uring_sqe_set_data(sqe, NULL); /* whose completions the worker throws away */

@@ -8,6 +8,7 @@
 
 #include "access.h"
 #include "daemon.h"
+#include "probes.h"
 #include "proto/spin.h"
 
 #define HANDSHAKE_NS UINT64_C(5000000000)
@@ -85,6 +86,7 @@ static void count_hits(struct session *s, uint32_t i) {
                 return;
         n = atomic_load_explicit(&use->n_hits[i], memory_order_relaxed);
         s->tables[i]->cache->n_hits += n - s->n_hits[i];
+        probe_cache_hit(s->info.id, s->tables[i]->generation, n - s->n_hits[i]);
         s->n_hits[i] = n;
 }
 
@@ -201,6 +203,7 @@ void session_close(struct session *s, enum wire_status status, const char *text)
         if (s->info.state == SESSION_CLOSING)
                 return;
         s->info.state = SESSION_CLOSING;
+        probe_session_close(s->info.id, &s->seat.seat, status);
         s->close_status = status;
         snprintf(s->close_text, sizeof(s->close_text), "%.255s", text);
         log_session(status == WIRE_OK || status == WIRE_SHUTDOWN ? LOG_LEVEL_DEBUG
@@ -610,6 +613,7 @@ int session_new(struct daemon *daemon, int fd) {
         };
         TAILQ_INSERT_TAIL(&daemon->sessions, s, link);
         daemon->n_sessions++;
+        probe_session_open(s->info.id, &s->seat.seat, cred.pid, cred.uid);
         receive(s);
         return 0;
 }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "log.h"
+#include "probes.h"
 
 static void table_free(struct store_table *table) {
         codec_file_unmap(&table->file);
@@ -118,6 +119,7 @@ static void unlist_if_done(struct store *store, struct store_table *table) {
 
 static void retire(struct store *store, struct store_table *table) {
         table->published = false;
+        probe_table_retire(table->generation, table->name);
         unlist_if_done(store, table);
 }
 
@@ -164,6 +166,7 @@ void store_publish(struct store *store, struct store_table *table) {
         table->generation = ++store->last_generation;
         table->published = true;
         table->store = store;
+        probe_table_publish(table->generation, table->name, table->file.map, table->file.map_bytes);
         if (old)
                 TAILQ_INSERT_BEFORE(old, table, link);
         else

@@ -66,6 +66,12 @@ check_options("carvqctl.1", [help_of(carvqctl)] + [help_of(carvqctl, v) for v in
 described = set(re.findall(r"^\*([a-z]+)\*", page("carvqctl.1").split("# VERBS")[1].split("# OPTIONS")[0], re.M))
 case("carvqctl.1: the verbs", differences(described, set(verbs), ("carvqctl.1", "--help")))
 
+trace = os.path.join(os.path.dirname(carvqctl), "..", "trace", "carvq-trace")
+if os.access(trace, os.X_OK):
+    check_options("carvq-trace.8", [help_of(trace)])
+else:
+    case("carvq-trace.8: the options of --help", [], "carvq-trace is not built")
+
 # The file that is installed shows each key with its default, behind '#'.
 keys, section = {}, ""
 for line in read("systemd", "carvqd.conf").splitlines():
