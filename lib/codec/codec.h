@@ -171,6 +171,7 @@ struct codec_request {
         uint8_t type;
         uint8_t pooling;
         uint8_t out_of_range;
+        bool streams; /* rows go around the caches, as another CPU reads them */
         uint64_t row_stride_bytes;
         void *out;
 };

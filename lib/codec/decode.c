@@ -7,6 +7,7 @@
  * The output may be shared memory: it is written once and never read. One context per thread.
  */
 #include "prepared.h"
+#include "stream.h"
 
 /* Records are found and prefetched this many ids ahead, and no more than this much of each: the
  * hardware follows a stream once it runs, and a core has about a dozen misses in flight. What says
@@ -115,6 +116,7 @@ struct job {
         size_t n_pieces;
         float *row, *pooled;
         float *addends, *scratch; /* NULL unless the adaptor runs for batches */
+        bool streams;             /* the piece under way goes around the caches */
         void *aligned;            /* a row that has to be copied to its place */
         struct cursor front;      /* the next id to look up ahead */
         uint64_t n_ahead, n_used; /* ids that were looked up, decoded */
@@ -238,17 +240,23 @@ void codec_finish_row(const struct codec_kernels *kernels, const struct codec_re
         }
 }
 
-/* The piece's next row, which is in private memory, to its place. One that is not aligned for it,
- * which a caller's odd stride may give, is reached by a copy. */
+/* The piece's next row, which is in private memory, to its place. One that goes around the caches,
+ * or is not aligned for its type, as a caller's odd stride may make it, is reached by a copy. */
 static void finish_row(const struct job *job, struct codec_piece *piece, float *values) {
         const struct codec_request *q = piece->request;
         size_t value_bytes = codec_type_bytes(q->type), n_bytes = q->n_cols * value_bytes;
         uint8_t *out = (uint8_t *)q->out + piece->n_rows * q->row_stride_bytes;
-        bool aligned = (uintptr_t)out % value_bytes == 0;
+        bool in_place = !job->streams && (uintptr_t)out % value_bytes == 0;
 
-        codec_finish_row(job->kernels, q, values, aligned ? (void *)out : job->aligned);
-        if (!aligned)
-                memcpy(out, job->aligned, n_bytes);
+        if (job->streams && q->type == CODEC_TYPE_F32 && q->scale == 1) {
+                stream_copy(out, values, n_bytes);
+        } else {
+                codec_finish_row(job->kernels, q, values, in_place ? (void *)out : job->aligned);
+                if (job->streams)
+                        stream_copy(out, job->aligned, n_bytes);
+                else if (!in_place)
+                        memcpy(out, job->aligned, n_bytes);
+        }
         piece->n_rows++;
         piece->cost.bytes_written += n_bytes;
 }
@@ -308,7 +316,7 @@ static void decode_rows(struct job *job, struct codec_piece *piece) {
         const struct codec_request *q = piece->request;
         const struct table_header *h = &job->table->contents.header;
         const struct span span = span_of(piece);
-        bool plain = is_plain(q, h);
+        bool plain = !job->streams && is_plain(q, h);
 
         for (uint64_t i = span.first; i < span.end; i++) {
                 uint8_t *out = (uint8_t *)q->out + i * q->row_stride_bytes;
@@ -329,7 +337,7 @@ void codec_decode(struct codec_context *context, const struct codec_table *table
                   struct codec_piece *pieces, size_t n_pieces) {
         const struct table_header *h = &table->contents.header;
         struct ahead ahead[AHEAD_SLOTS]; /* too large to be cleared for a single row */
-        bool batches = codec_runs_batches(context->kernels, table);
+        bool batches = codec_runs_batches(context->kernels, table), streamed = false;
         struct job job = {
                 .kernels = context->kernels,
                 .table = table,
@@ -350,9 +358,14 @@ void codec_decode(struct codec_context *context, const struct codec_table *table
         job.front.span = span_of(&pieces[0]);
         for (size_t i = 0; i < (batches ? CODEC_BATCH_ROWS : PREFETCH_IDS); i++)
                 look_ahead(&job);
-        for (size_t i = 0; i < n_pieces; i++)
+        for (size_t i = 0; i < n_pieces; i++) {
+                job.streams = pieces[i].request->streams;
+                streamed |= job.streams;
                 if (pieces[i].request->pooling)
                         decode_bags(&job, &pieces[i]);
                 else
                         decode_rows(&job, &pieces[i]);
+        }
+        if (streamed)
+                stream_fence();
 }

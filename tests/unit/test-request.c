@@ -247,6 +247,7 @@ static void check_request(struct codec_request *q, uint64_t n_ids_max) {
 
                 codec_context_init(&context, sets[s]);
                 assert_int_equal(codec_context_reserve(&context, &table), 0);
+                q->streams = s % 2; /* the same rows, by other stores */
                 memset(out.bytes, 0x5a, n_bytes);
                 q->out = out.bytes;
                 while (piece.n_rows < n_rows)
