@@ -56,7 +56,7 @@ m member carvq
 m operator carvq-admin
 USERS
 ldconfig
-systemd-sysusers >&2 && systemd-sysusers /run/sysusers-test.conf >&2 && systemd-tmpfiles --create carvqd.conf
+systemd-sysusers >/dev/null 2>&1 && systemd-sysusers /run/sysusers-test.conf >/dev/null 2>&1 && systemd-tmpfiles --create carvqd.conf
 result "users and folders are made" $?
 check "the folder of tables can be published to before the first start" owner /var/lib/carvq "carvqd:carvqd 755"
 install -m 644 first.carvq /var/lib/carvq/
