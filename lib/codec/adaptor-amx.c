@@ -6,6 +6,7 @@
  * The system's permission has been asked for (kernels.c). Any thread.
  */
 #include "adaptor-avx512.h"
+#include "adaptor-layers.h"
 
 /* With fewer rows there is less for a tile to do than it costs. */
 #define AMX_ROWS_MIN 4u
@@ -157,13 +158,4 @@ static void digits(const struct codec_packed *l, const uint8_t *tiles, const flo
         _tile_release();
 }
 
-void codec_amx_adaptor(const struct codec_table *table, const struct codec_record *records,
-                       size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
-        static const struct codec_adaptor_steps steps = {
-                .floats = codec_vnni_floats,
-                .quantize = codec_vnni_quantize,
-                .digits = digits,
-        };
-
-        codec_adaptor_batch(&steps, table, records, n_rows, scratch, stride, ret_outputs);
-}
+ADAPTOR(codec_amx_adaptor, codec_vnni_floats, codec_vnni_quantize, digits)

@@ -6,7 +6,7 @@
  */
 #include <immintrin.h>
 
-#include "adaptor.h"
+#include "adaptor-layers.h"
 
 #define LANES          8u
 #define _always_inline inline __attribute__((always_inline))
@@ -186,21 +186,6 @@ static _always_inline void digits_layer(const struct codec_packed *l, uint32_t n
         }
 }
 
-static void digits(const struct codec_packed *l, const uint8_t *tiles, const float *scales,
-                   size_t n_rows, float *const *ret_outputs) {
-        if (l->n_digits == 2)
-                digits_layer(l, 2, tiles, scales, n_rows, ret_outputs);
-        else
-                digits_layer(l, 1, tiles, scales, n_rows, ret_outputs);
-}
+static DIGITS_STEP(digits)
 
-void codec_avx2_adaptor(const struct codec_table *table, const struct codec_record *records,
-                        size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
-        static const struct codec_adaptor_steps steps = {
-                .floats = floats,
-                .quantize = quantize,
-                .digits = digits,
-        };
-
-        codec_adaptor_batch(&steps, table, records, n_rows, scratch, stride, ret_outputs);
-}
+        ADAPTOR(codec_avx2_adaptor, floats, quantize, digits)

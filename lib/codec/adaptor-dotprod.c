@@ -3,6 +3,7 @@
  * The adaptor's steps (adaptor.h) for NEON with dot products: an instruction adds four products of
  * signed bytes to each of four sums. Any thread.
  */
+#include "adaptor-layers.h"
 #include "adaptor-neon.h"
 
 static float quantize(const float *inputs, size_t n, uint8_t *tiles, size_t row) {
@@ -87,21 +88,6 @@ static _always_inline void digits_layer(const struct codec_packed *l, uint32_t n
         }
 }
 
-static void digits(const struct codec_packed *l, const uint8_t *tiles, const float *scales,
-                   size_t n_rows, float *const *ret_outputs) {
-        if (l->n_digits == 2)
-                digits_layer(l, 2, tiles, scales, n_rows, ret_outputs);
-        else
-                digits_layer(l, 1, tiles, scales, n_rows, ret_outputs);
-}
+static DIGITS_STEP(digits)
 
-void codec_dotprod_adaptor(const struct codec_table *table, const struct codec_record *records,
-                           size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
-        static const struct codec_adaptor_steps steps = {
-                .floats = codec_neon_floats,
-                .quantize = quantize,
-                .digits = digits,
-        };
-
-        codec_adaptor_batch(&steps, table, records, n_rows, scratch, stride, ret_outputs);
-}
+        ADAPTOR(codec_dotprod_adaptor, codec_neon_floats, quantize, digits)

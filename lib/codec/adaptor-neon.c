@@ -4,6 +4,7 @@
  * 16 bits, four to a multiplication. Any thread.
  */
 #include "adaptor-neon.h"
+#include "adaptor-layers.h"
 
 /* ---- The first layer ---- */
 
@@ -125,21 +126,6 @@ static _always_inline void digits_layer(const struct codec_packed *l, uint32_t n
         }
 }
 
-static void digits(const struct codec_packed *l, const uint8_t *tiles, const float *scales,
-                   size_t n_rows, float *const *ret_outputs) {
-        if (l->n_digits == 2)
-                digits_layer(l, 2, tiles, scales, n_rows, ret_outputs);
-        else
-                digits_layer(l, 1, tiles, scales, n_rows, ret_outputs);
-}
+static DIGITS_STEP(digits)
 
-void codec_neon_adaptor(const struct codec_table *table, const struct codec_record *records,
-                        size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
-        static const struct codec_adaptor_steps steps = {
-                .floats = codec_neon_floats,
-                .quantize = quantize,
-                .digits = digits,
-        };
-
-        codec_adaptor_batch(&steps, table, records, n_rows, scratch, stride, ret_outputs);
-}
+        ADAPTOR(codec_neon_adaptor, codec_neon_floats, quantize, digits)

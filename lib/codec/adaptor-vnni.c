@@ -5,6 +5,7 @@
  * while their inputs and weights pass by. Any thread.
  */
 #include "adaptor-avx512.h"
+#include "adaptor-layers.h"
 
 /* ---- The first layer ---- */
 
@@ -196,21 +197,6 @@ static _always_inline void digits_layer(const struct codec_packed *l, uint32_t n
         }
 }
 
-void codec_vnni_digits(const struct codec_packed *l, const uint8_t *tiles, const float *scales,
-                       size_t n_rows, float *const *ret_outputs) {
-        if (l->n_digits == 2)
-                digits_layer(l, 2, tiles, scales, n_rows, ret_outputs);
-        else
-                digits_layer(l, 1, tiles, scales, n_rows, ret_outputs);
-}
+DIGITS_STEP(codec_vnni_digits)
 
-void codec_vnni_adaptor(const struct codec_table *table, const struct codec_record *records,
-                        size_t n_rows, float *scratch, size_t stride, float *ret_outputs) {
-        static const struct codec_adaptor_steps steps = {
-                .floats = codec_vnni_floats,
-                .quantize = codec_vnni_quantize,
-                .digits = codec_vnni_digits,
-        };
-
-        codec_adaptor_batch(&steps, table, records, n_rows, scratch, stride, ret_outputs);
-}
+ADAPTOR(codec_vnni_adaptor, codec_vnni_floats, codec_vnni_quantize, codec_vnni_digits)
