@@ -3,9 +3,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "bench.h"
+#include "memory-table.h"
 
 /* Halves of ordinary size, 2^-4 to 2^-3: what is decoded must not be slow for being strange. */
 static void fill_halves(uint16_t *halves, uint64_t n, uint64_t *random) {
@@ -78,8 +78,7 @@ static void complete_header(struct table_header *h) {
 
 void random_table_new(struct table_header header, uint64_t n_rows, uint32_t n_dims, uint64_t seed,
                       struct codec_file *ret_file) {
-        struct table_chunk chunks[TABLE_CHUNKS_MAX];
-        struct table_contents contents;
+        const struct table_contents *contents = &ret_file->table.contents;
         struct fault fault = { 0 };
         uint64_t random = seed;
         uint8_t *file;
@@ -87,27 +86,15 @@ void random_table_new(struct table_header header, uint64_t n_rows, uint32_t n_di
         header.n_rows = n_rows;
         header.n_dims = n_dims;
         complete_header(&header);
-        if (table_plan(&header, 0, chunks, &fault) < 0)
+        if (memory_table_new(&header, ret_file, &fault) < 0)
                 die("%s", fault.text);
-        file = mmap(NULL, header.file_bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (file == MAP_FAILED)
-                die("no memory for %" PRIu64 " bytes", header.file_bytes);
-        (void)madvise(file, header.file_bytes, MADV_HUGEPAGE);
-
-        table_seal(&header, chunks);
-        memcpy(file, &header, sizeof(header));
-        memcpy(file + sizeof(header), chunks, header.n_chunks * sizeof(chunks[0]));
-        if (table_check(file, MIN(header.file_bytes, TABLE_HEAD_BYTES_MAX), header.file_bytes,
-                        &contents, &fault) < 0)
-                die("%s", fault.text);
-        fill_halves((void *)(file + contents.codebooks.offset), contents.codebooks.length / 2,
+        file = (uint8_t *)ret_file->map;
+        fill_halves((void *)(file + contents->codebooks.offset), contents->codebooks.length / 2,
                     &random);
-        fill_halves((void *)(file + contents.adaptor.offset), contents.adaptor.length / 2, &random);
-        fill_tiers(&header, (void *)(file + contents.tiers.offset));
-        *ret_file = (struct codec_file){ .map = file, .map_bytes = header.file_bytes };
-        codec_table_init(&ret_file->table, &contents, file);
-        fill_rows(&ret_file->table, file + contents.rows.offset, &random);
+        fill_halves((void *)(file + contents->adaptor.offset), contents->adaptor.length / 2,
+                    &random);
+        fill_tiers(&header, (void *)(file + contents->tiers.offset));
+        fill_rows(&ret_file->table, file + contents->rows.offset, &random);
         if (codec_prepare(&header, ret_file->table.col_scales, ret_file->table.adaptor,
                           &ret_file->table.prepared) < 0)
                 die("no memory for columns and adaptor");

@@ -6,11 +6,10 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/sysinfo.h>
 
 #include "bench.h"
 #include "format.h"
+#include "tools/bench/memory-table.h"
 
 #define BLOCK_ROWS 1024u
 
@@ -32,36 +31,6 @@ static uint64_t available_bytes(void) {
         if (f)
                 fclose(f);
         return kib * 1024;
-}
-
-static int make_memory(struct bench *b, uint8_t **ret_rows) {
-        struct table_header h = { .codec = codecs[b->type],
-                                  .n_rows = b->n_used,
-                                  .n_dims = b->n_dims };
-        struct table_chunk chunks[TABLE_CHUNKS_MAX];
-        struct table_contents contents;
-        struct fault fault = { 0 };
-        uint8_t *file;
-        int r;
-
-        r = table_plan(&h, 0, chunks, &fault);
-        if (r < 0)
-                return r;
-        file = mmap(NULL, h.file_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (file == MAP_FAILED)
-                return -errno;
-        b->full = (struct codec_file){ .map = file, .map_bytes = h.file_bytes };
-        (void)madvise(file, h.file_bytes, MADV_HUGEPAGE);
-        table_seal(&h, chunks);
-        memcpy(file, &h, sizeof(h));
-        memcpy(file + sizeof(h), chunks, h.n_chunks * sizeof(chunks[0]));
-        r = table_check(file, MIN(h.file_bytes, TABLE_HEAD_BYTES_MAX), h.file_bytes, &contents,
-                        &fault);
-        if (r < 0)
-                return r;
-        codec_table_init(&b->full.table, &contents, file);
-        *ret_rows = file + contents.rows.offset;
-        return codec_context_reserve(&b->context, &b->full.table);
 }
 
 static int fill(const struct bench *b, uint8_t *rows) {
@@ -86,20 +55,23 @@ static int fill(const struct bench *b, uint8_t *rows) {
 
 int bench_full_make(struct bench *b) {
         uint64_t row_bytes = b->n_dims * codec_type_bytes(b->type), n_rows_max;
-        uint8_t *rows;
+        struct table_header h = { .codec = codecs[b->type], .n_dims = b->n_dims };
+        struct fault fault = { 0 };
         int r;
 
         n_rows_max = MAX(available_bytes() / 2 / row_bytes, 1u);
         b->n_used = MIN(b->n_rows, n_rows_max);
         codec_context_init(&b->context, codec_kernels_choose(codec_cpu_features()));
-        r = make_memory(b, &rows);
+        h.n_rows = b->n_used;
+        r = memory_table_new(&h, &b->full, &fault);
+        if (r >= 0 && codec_context_reserve(&b->context, &b->full.table) < 0)
+                r = fault_set(&fault, -ENOMEM, "out of memory");
         if (r < 0) {
-                complain("bench: no memory for %s of rows in %s: %s",
-                         format_bytes(b->n_used * row_bytes).text, bench_type_names[b->type],
-                         strerror(-r));
+                complain("bench: %s of rows in %s: %s", format_bytes(b->n_used * row_bytes).text,
+                         bench_type_names[b->type], fault.text);
                 return EXIT_REFUSED;
         }
-        return fill(b, rows);
+        return fill(b, (uint8_t *)b->full.map + b->full.table.contents.rows.offset);
 }
 
 void bench_full_free(struct bench *b) {
