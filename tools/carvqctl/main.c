@@ -9,8 +9,6 @@
 #include "format.h"
 #include "varlink-client.h"
 
-#define CONTROL_PATH "/run/carvq/control.sock"
-
 void complain(const char *format, ...) {
         va_list arguments;
 
@@ -111,19 +109,6 @@ int control_call(const struct carvqctl *ctl, const char *method, json_t *paramet
         if (r != EXIT_OK)
                 complain("%s", fault.text);
         return r;
-}
-
-/* Environment, then the system's daemon where there is one, then the user's. */
-static const char *default_control_path(char **buffer) {
-        const char *variable = getenv("CARVQ_CONTROL"), *user = getenv("XDG_RUNTIME_DIR");
-
-        if (variable && *variable)
-                return variable;
-        if (!user || !*user || !access(CONTROL_PATH, F_OK))
-                return CONTROL_PATH;
-        if (asprintf(buffer, "%s/carvq/control.sock", user) < 0)
-                return CONTROL_PATH;
-        return *buffer;
 }
 
 static int usage(void) {
@@ -265,7 +250,7 @@ static int run(int argc, char **argv) {
                 return usage();
         }
         if (!ctl.control_path)
-                ctl.control_path = default_control_path(&buffer);
+                ctl.control_path = varlink_client_default_path(&buffer);
         ctl.n_arguments = argc - optind - 1;
         ctl.arguments = argv + optind + 1;
         if (check_usage(&ctl, verb, given) < 0)

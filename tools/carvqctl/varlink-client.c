@@ -7,6 +7,8 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
+#define CONTROL_PATH    "/run/carvq/control.sock"
+
 #define REPLY_BYTES_MAX (64u << 20) /* a thousand clients' statistics take 2 MiB */
 
 static int connect_to(const char *path, int timeout_s, int *ret_fd, struct fault *ret_fault) {
@@ -125,4 +127,16 @@ int varlink_client_call(const char *path, const char *method, json_t *parameters
                                  r == -ECONNRESET ? "closed the connection without an answer"
                                                   : strerror(-r));
         return 0;
+}
+
+const char *varlink_client_default_path(char **buffer) {
+        const char *variable = getenv("CARVQ_CONTROL"), *user = getenv("XDG_RUNTIME_DIR");
+
+        if (variable && *variable)
+                return variable;
+        if (!user || !*user || !access(CONTROL_PATH, F_OK))
+                return CONTROL_PATH;
+        if (asprintf(buffer, "%s/carvq/control.sock", user) < 0)
+                return CONTROL_PATH;
+        return *buffer;
 }

@@ -16,3 +16,7 @@
  */
 int varlink_client_call(const char *path, const char *method, json_t *parameters, int timeout_s,
                         char **ret_error, json_t **ret_parameters, struct fault *ret_fault);
+
+/* Where carvqd's control socket is: $CARVQ_CONTROL, then the system's daemon where there is one,
+ * then the user's. `*buffer` is the caller's to free. */
+const char *varlink_client_default_path(char **buffer);

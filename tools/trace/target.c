@@ -10,25 +10,9 @@
 
 #define STATUS_TIMEOUT_S 10
 
-#define CONTROL_PATH "/run/carvq/control.sock"
-
-/* As carvqctl looks for it: environment, then the system's daemon where there is one, then the
- * user's. */
-static const char *default_control_path(char **buffer) {
-        const char *variable = getenv("CARVQ_CONTROL"), *user = getenv("XDG_RUNTIME_DIR");
-
-        if (variable && *variable)
-                return variable;
-        if (!user || !*user || !access(CONTROL_PATH, F_OK))
-                return CONTROL_PATH;
-        if (asprintf(buffer, "%s/carvq/control.sock", user) < 0)
-                return CONTROL_PATH;
-        return *buffer;
-}
-
 int target_find(const char *control_path, pid_t *ret_pid, struct fault *ret_fault) {
         _cleanup_(freep) char *buffer = NULL, *error = NULL;
-        const char *path = control_path ? control_path : default_control_path(&buffer);
+        const char *path = control_path ? control_path : varlink_client_default_path(&buffer);
         json_t *reply = NULL;
         json_int_t pid;
         int r;
