@@ -6,18 +6,17 @@
  * the clock that its instructions run at. Faiss is timed row by row where the codes lie, and with
  * the batch's codes copied together before; the better one counts.
  */
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "bench-table.h"
 #include "bench.h"
 #include "faiss-rq.h"
 #include "ids.h"
 #include "lib/codec/codec.h"
 #include "options.h"
 #include "outcome.h"
+#include "random-table.h"
 #include "rows.h"
 
 #define SUBVECTOR_DIMS 8u
@@ -26,7 +25,7 @@
 
 struct options {
         uint64_t n_rows, n_dims, batch, n_batches, seed;
-        const char *json_path, *work_path;
+        const char *json_path;
 };
 
 enum decoder {
@@ -41,8 +40,7 @@ static const char *const names[N_DECODERS] = { "carvq", "Faiss, row by row",
 
 struct bench {
         const struct options *options;
-        void *memory; /* of the table */
-        struct codec_table table;
+        struct codec_file file;
         struct codec_context context;
         struct faiss_rq *rq;
         uint8_t *codes, *together; /* Faiss's */
@@ -56,7 +54,7 @@ static void decode(struct bench *b, enum decoder decoder, const uint64_t *ids) {
 
         switch (decoder) {
         case DECODER_CARVQ:
-                rows_decode(&b->context, &b->table, ids, o->batch, CODEC_TYPE_F32, b->rows);
+                rows_decode(&b->context, &b->file.table, ids, o->batch, CODEC_TYPE_F32, b->rows);
                 return;
         case DECODER_FAISS:
                 for (size_t i = 0; i < o->batch; i++)
@@ -116,32 +114,19 @@ static void report(const struct options *o, const char *kernels, const double us
         json_decref(outcome);
 }
 
-/* A table in private memory. */
-static void load_table(struct bench *b) {
-        const struct options *o = b->options;
-        const struct bench_table table = { o->n_rows, (uint32_t)o->n_dims, o->seed,
-                                           bench_table_rvq };
-        struct codec_file file;
-        struct fault fault;
-        char path[PATH_MAX];
-
-        bench_table_make(&table, "rows.carvq", path, sizeof(path));
-        if (codec_file_open(path, &file, &fault) < 0)
-                die("%s", fault.text);
-        b->memory = allocate_huge(file.map_bytes);
-        memcpy(b->memory, file.map, file.map_bytes);
-        codec_table_init(&b->table, &file.table.contents, b->memory);
-        codec_file_unmap(&file);
-}
-
 /* Random codes for both: what a code is makes no difference. */
 static void set_up(struct bench *b) {
         const struct options *o = b->options;
         uint64_t random = o->seed, word;
 
-        load_table(b);
+        random_table_new((struct table_header){ .codec = TABLE_CODEC_CARVQ,
+                                                .n_stages = 3,
+                                                .codebook_bits = 4,
+                                                .subvector_dims = SUBVECTOR_DIMS,
+                                                .group_cols = TABLE_DIMS_MAX },
+                         o->n_rows, (uint32_t)o->n_dims, o->seed, &b->file);
         codec_context_init(&b->context, codec_kernels_choose(codec_cpu_features()));
-        if (codec_context_reserve(&b->context, &b->table) < 0)
+        if (codec_context_reserve(&b->context, &b->file.table) < 0)
                 die("out of memory");
         b->rq = faiss_rq_new(SUBVECTOR_DIMS, 3, 4, TRAIN_VECTORS);
         if (!b->rq)
@@ -172,7 +157,7 @@ static void run(const struct options *o) {
         report(o, b.context.kernels->name, us);
         faiss_rq_free(b.rq);
         codec_context_deinit(&b.context);
-        free(b.memory);
+        codec_file_unmap(&b.file);
         free(b.codes);
         free(b.together);
         free(b.rows);
@@ -195,8 +180,6 @@ int main(int argc, char **argv) {
                   .max = 65536 },
                 { "batches", "N", "batches of each, rounded up to 16; the best counts",
                   .count = &o.n_batches, .min = 1, .max = 1000000 },
-                { "work", "DIR", "where the tables go; default $TMPDIR, /tmp",
-                  .text = &o.work_path },
                 { "seed", "N", "of codes and ids", .count = &o.seed, .min = 1, .max = UINT32_MAX },
                 { "json", "FILE", "write the figures there, too", .text = &o.json_path },
                 { 0 },
@@ -208,7 +191,6 @@ int main(int argc, char **argv) {
                 options);
         if (o.n_dims % SUBVECTOR_DIMS)
                 die("--dims is %" PRIu64 ", expected a multiple of %u", o.n_dims, SUBVECTOR_DIMS);
-        work_folder(o.work_path);
         run(&o);
         return 0;
 }
