@@ -35,7 +35,7 @@ result "the script is bash" $?
 completes "verbs, with no daemon" "stats status" carvqctl sta
 completes "a table, with no daemon: nothing, and silent" "" carvqctl stats ""
 start --table "words=$dir/small.carvq" --table "wide=$dir/small.carvq" --table "other=$dir/small.carvq"
-completes "every verb" "bench clients completion load lookup reload stats status tables top unload version" carvqctl ""
+completes "every verb" "bench clients completion load lookup reload stats status tables top trace unload version" carvqctl ""
 completes "options of a verb" "--watch" carvqctl stats --w
 completes "and none of another's" "" carvqctl status --w
 completes "options before a verb" "--socket" carvqctl --s

@@ -197,6 +197,12 @@ for j, s, before in zip(lines[1:], small[1:], small):
 assert any(s["rates"]["stats"]["counted"]["n_rows"] > 0 for s in small[1:])
 PYTHON
 result "stats --watch --json: rates are differences by second" $?
+expect "stats --traffic: each figure, or the reason" 0 "asked for, all tables .*counted.*carvqd +([0-9.]+ [KMG]?i?B \(measured|unavailable \(.+\)).*machine +([0-9.]+ .*measured|unavailable \(.+\))" stats --traffic --seconds 0.1
+json "stats --traffic --json" 'j["seconds"] >= 0.1 and j["counted"]["table_read_lines"] == 0 and
+  (j["measured_carvqd"]["bytes"] is None) == isinstance(j["measured_carvqd"]["unavailable"], str) and
+  (j["measured_machine"]["read_bytes"] is None) == isinstance(j["measured_machine"]["unavailable"], str)' stats --traffic --seconds 0.1
+expect "stats --traffic of a table" 2 "of the whole daemon" stats small --traffic
+expect "stats --seconds without --traffic" 2 "--seconds is for --traffic" stats --seconds 2
 expect "stats --watch: no such table" 1 "carvqd has no table 'none'" stats none --watch
 
 # ---- bench ----

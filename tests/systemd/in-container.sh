@@ -96,7 +96,7 @@ systemctl status --no-pager --lines 0 $unit | sed 's/^/# /'
 pid=$(property MainPID)
 install -m 644 second.carvq /var/lib/carvq/.second.tmp && mv /var/lib/carvq/.second.tmp /var/lib/carvq/second.carvq
 check "the service can be reloaded" systemctl reload $unit
-check "... and has the new table" within 10 as member ./test-service-client lookup second
+check "... and then has the new table" as member ./test-service-client lookup second
 check "... in its status" within 10 has StatusText '^Serving 2 tables \((first, second|second, first)\) to 1 client,'
 check "... and is ready" within 10 is SubState running
 [ "$pid" = "$(property MainPID)" ]
@@ -105,6 +105,19 @@ rm /var/lib/carvq/first.carvq
 systemctl reload $unit
 check "... and no longer a table whose file is gone" within 10 has StatusText '^Serving 1 table \(second\)'
 refuse "... which cannot be opened" as member ./test-service-client lookup first
+
+head -c 100 second.carvq >/var/lib/carvq/.bad && mv /var/lib/carvq/.bad /var/lib/carvq/bad.carvq
+refuse "a reload that refuses a table fails" systemctl reload $unit
+check "... which carvqctl tells" eval 'carvqctl tables | grep -q "bad.*/var/lib/carvq/bad.carvq"'
+check "... and the service runs on" as member ./test-service-client lookup second
+rm /var/lib/carvq/bad.carvq
+check "... until it is gone" systemctl reload $unit
+
+# The kernel tells owners alone what of a file is in memory, and the tables are root's.
+carvqctl stats second --json | grep -q '"cached_bytes": [1-9]'
+result "root learns what of a table is in the page cache" $?
+carvqctl stats second --prometheus | grep -q '^carvq_table_page_cache_bytes{.*} [1-9]'
+result "... and so does root's monitor" $?
 
 # ---- The journal
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What systemd-analyze says about the units. TAP.
-#   units.sh SERVICE CARVQD UNIT...
+#   units.sh SERVICE CARVQD CARVQCTL UNIT...
 set -u
 n=0 failed=0
-service=$1 carvqd=$(realpath "$2")
-shift 2
+service=$1 carvqd=$(realpath "$2") carvqctl=$(realpath "$3")
+shift 3
 command -v systemd-analyze >/dev/null || { echo "1..0 # SKIP systemd-analyze is missing"; exit; }
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cp "$@" "$dir"
-# Not installed yet: the program that was built takes its place.
-sed "s,/[^ ]*/carvqd\( \|$\),$carvqd\1,g" "$service" >"$dir/carvqd.service"
+# Not installed yet: the programs that were built take their place.
+sed "s,/[^ ]*/carvqd\( \|$\),$carvqd\1,g; s,/[^ ]*/carvqctl\( \|$\),$carvqctl\1,g" "$service" >"$dir/carvqd.service"
 cd "$dir" || exit 1
 
 # check NAME COMMAND...: and it says nothing.

@@ -24,8 +24,8 @@ struct carvqctl {
         const char *output_path;        /* NULL: standard output */
         const char *against, *svg_path; /* of bench; NULL: not given */
         uint64_t batch;                 /* of bench; 0: not given */
-        double seconds;                 /* of bench; 0: not given */
-        bool json, openmetrics, prometheus, watch, cold;
+        double seconds;                 /* of bench and stats --traffic; 0: not given */
+        bool json, openmetrics, prometheus, watch, cold, traffic;
         double interval_seconds;
         int n_arguments; /* behind the verb; their number is checked */
         char **arguments;
@@ -55,6 +55,7 @@ int verb_tables(const struct carvqctl *ctl);
 int verb_clients(const struct carvqctl *ctl);
 int verb_stats(const struct carvqctl *ctl);
 int watch_stats(const struct carvqctl *ctl);   /* its --watch */
+int stats_traffic(const struct carvqctl *ctl); /* its --traffic */
 int print_metrics(const struct carvqctl *ctl); /* its --openmetrics and --prometheus */
 int verb_top(const struct carvqctl *ctl);
 int verb_lookup(const struct carvqctl *ctl);
@@ -63,6 +64,7 @@ int verb_load(const struct carvqctl *ctl);
 int verb_unload(const struct carvqctl *ctl);
 int verb_reload(const struct carvqctl *ctl);
 int verb_completion(const struct carvqctl *ctl);
+int verb_trace(const struct carvqctl *ctl);
 int verb_version(const struct carvqctl *ctl);
 
 /*

@@ -219,6 +219,7 @@ static int parse_options(int argc, char **argv, struct carvqctl *ctl, char given
         ctl->openmetrics = strchr(given, 'm');
         ctl->prometheus = strchr(given, 'p');
         ctl->watch = strchr(given, 'w');
+        ctl->traffic = strchr(given, 'T');
         return 0;
 }
 
@@ -228,6 +229,12 @@ static int run(int argc, char **argv) {
         const struct verb *verb = NULL;
         char given[32] = "";
 
+        /* Another program's options are none of ours. */
+        if (argc > 1 && !strcmp(argv[1], "trace") && (argc == 2 || strcmp(argv[2], "--help"))) {
+                ctl.n_arguments = argc - 2;
+                ctl.arguments = argv + 2;
+                return verb_trace(&ctl);
+        }
         if (parse_options(argc, argv, &ctl, given) < 0)
                 return usage();
         if (strchr(given, 'v')) {

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "format.h"
+#include "residency.h"
 #include "sample.h"
 
 enum type { TYPE_COUNTER, TYPE_GAUGE, TYPE_INFO, TYPE_SUMMARY };
@@ -73,6 +74,10 @@ static const struct family table_families[] = {
           TYPE_GAUGE,
           "Memory that the file takes in the daemon, resident (measured).",
           { { "table.measured.rss_bytes", "" } } },
+        { "carvq_table_page_cache_bytes",
+          TYPE_GAUGE,
+          "Bytes of the file that are in the page cache, whoever read them (measured).",
+          { { "table.page_cache.cached_bytes", "" } } },
         { "carvq_lookups",
           TYPE_COUNTER,
           "Lookups that were served (counted).",
@@ -257,6 +262,7 @@ int print_metrics(const struct carvqctl *ctl) {
                 complain("%s", fault.text);
                 return r;
         }
+        residency_complete(sample.stats);
         print_daemon(sample.status, ctl->openmetrics);
         print_tables(field(sample.stats, "tables"), ctl->openmetrics);
         if (ctl->openmetrics)

@@ -8,6 +8,7 @@
 
 #include "carvqctl.h"
 #include "format.h"
+#include "residency.h"
 
 #define COLUMNS_N  5
 #define BOTH(name) "modelled.full_f32." name, "modelled.full_f16." name
@@ -247,6 +248,7 @@ static int print_now(const struct carvqctl *ctl, json_t *parameters) {
         r = control_call(ctl, "GetStats", parameters, &reply);
         if (r != EXIT_OK)
                 return r;
+        residency_complete(reply);
         if (ctl->json)
                 return print_json(reply);
         print_all(field(reply, "tables"), print_table, &any);
@@ -261,11 +263,18 @@ static int print_now(const struct carvqctl *ctl, json_t *parameters) {
 int verb_stats(const struct carvqctl *ctl) {
         json_t *parameters = NULL;
 
-        if (ctl->openmetrics + ctl->prometheus + (ctl->json || ctl->watch) > 1) {
-                complain("stats: --openmetrics, --prometheus and --json or --watch exclude each "
-                         "other");
+        if (ctl->openmetrics + ctl->prometheus + (ctl->json || ctl->watch) > 1 ||
+            ctl->traffic + ctl->openmetrics + ctl->prometheus + ctl->watch > 1) {
+                complain("stats: --openmetrics, --prometheus, --watch and --traffic exclude each "
+                         "other, and the first two --json");
                 return EXIT_USAGE;
         }
+        if (ctl->seconds > 0 && !ctl->traffic) {
+                complain("stats: --seconds is for --traffic; see --watch");
+                return EXIT_USAGE;
+        }
+        if (ctl->traffic)
+                return stats_traffic(ctl);
         if (ctl->openmetrics || ctl->prometheus)
                 return print_metrics(ctl);
         if (ctl->watch)

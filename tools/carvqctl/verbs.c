@@ -6,23 +6,15 @@
 #include "carvqctl.h"
 
 const struct option long_options[] = {
-        { "against", required_argument, NULL, 'a' },
-        { "batch", required_argument, NULL, 'b' },
-        { "cold", no_argument, NULL, 'C' },
-        { "control", required_argument, NULL, 'c' },
-        { "format", required_argument, NULL, 'f' },
-        { "help", no_argument, NULL, 'h' },
-        { "interval", required_argument, NULL, 'i' },
-        { "json", no_argument, NULL, 'j' },
-        { "openmetrics", no_argument, NULL, 'm' },
-        { "output", required_argument, NULL, 'o' },
-        { "prometheus", no_argument, NULL, 'p' },
-        { "seconds", required_argument, NULL, 'S' },
-        { "svg", required_argument, NULL, 'g' },
-        { "socket", required_argument, NULL, 's' },
-        { "version", no_argument, NULL, 'v' },
-        { "watch", optional_argument, NULL, 'w' },
-        { 0 },
+        { "against", required_argument, NULL, 'a' },  { "batch", required_argument, NULL, 'b' },
+        { "cold", no_argument, NULL, 'C' },           { "control", required_argument, NULL, 'c' },
+        { "format", required_argument, NULL, 'f' },   { "help", no_argument, NULL, 'h' },
+        { "interval", required_argument, NULL, 'i' }, { "json", no_argument, NULL, 'j' },
+        { "openmetrics", no_argument, NULL, 'm' },    { "output", required_argument, NULL, 'o' },
+        { "prometheus", no_argument, NULL, 'p' },     { "seconds", required_argument, NULL, 'S' },
+        { "svg", required_argument, NULL, 'g' },      { "socket", required_argument, NULL, 's' },
+        { "traffic", no_argument, NULL, 'T' },        { "version", no_argument, NULL, 'v' },
+        { "watch", optional_argument, NULL, 'w' },    { 0 },
 };
 
 const char general_help[] =
@@ -41,6 +33,7 @@ const char general_help[] =
         "  unload NAME        serve NAME no longer; who has it open keeps it\n"
         "  reload             read the configuration and the folder of tables again, wait\n"
         "                     until that is done, and say what has changed\n"
+        "  trace              where lookups spend their time: carvq-trace(8)\n"
         "  completion bash    a script that completes carvqctl's command lines\n"
         "  version            of carvqctl, and of carvqd where it runs\n"
         "\n"
@@ -83,7 +76,11 @@ static const char stats_help[] =
         "  --json             print JSON; with --watch one object a line\n"
         "  --openmetrics      print OpenMetrics text, for a monitor\n"
         "  --prometheus       print the older text format of Prometheus, which textfile\n"
-        "                     collectors read\n";
+        "                     collectors read\n"
+        "  --traffic          what memory really moves for carvqd and for the machine, by\n"
+        "                     resctrl and the memory controllers, where there are such\n"
+        "                     counters; wants root\n"
+        "  --seconds S        of --traffic: how long to watch (default: 1)\n";
 
 static const char top_help[] =
         "Usage: carvqctl top [OPTION]...\n"
@@ -142,6 +139,12 @@ static const char completion_help[] =
         "      source <(carvqctl completion bash)\n"
         "tables: print the names of the tables that are served, one a line.\n";
 
+static const char trace_help[] =
+        "Usage: carvqctl trace [OPTION]...\n"
+        "Runs carvq-trace, as root: where lookups spend their time, page faults and disk\n"
+        "reads by table, and how long wake-ups take, seen from within the kernel. Its\n"
+        "options are in carvq-trace(8); before `trace` there are none.\n";
+
 static const char version_help[] = "Usage: carvqctl version [--json]\n"
                                    "The version of carvqctl, and that of carvqd where it runs.\n";
 
@@ -149,7 +152,7 @@ const struct verb verbs[] = {
         { "status", 0, 0, "j", verb_status, status_help },
         { "tables", 0, 0, "j", verb_tables, tables_help },
         { "clients", 0, 0, "j", verb_clients, clients_help },
-        { "stats", 0, 1, "jmpw", verb_stats, stats_help },
+        { "stats", 0, 1, "STjmpw", verb_stats, stats_help },
         { "top", 0, 0, "i", verb_top, top_help },
         { "lookup", 2, -1, "fjo", verb_lookup, lookup_help },
         { "bench", 1, 1, "abCSgj", verb_bench, bench_help },
@@ -157,6 +160,7 @@ const struct verb verbs[] = {
         { "unload", 1, 1, "j", verb_unload, unload_help },
         { "reload", 0, 0, "j", verb_reload, reload_help },
         { "completion", 1, 1, "", verb_completion, completion_help },
+        { "trace", 0, -1, "", verb_trace, trace_help },
         { "version", 0, 0, "j", verb_version, version_help },
         { 0 },
 };
