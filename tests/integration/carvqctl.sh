@@ -197,7 +197,7 @@ for j, s, before in zip(lines[1:], small[1:], small):
 assert any(s["rates"]["stats"]["counted"]["n_rows"] > 0 for s in small[1:])
 PYTHON
 result "stats --watch --json: rates are differences by second" $?
-expect "stats --traffic: each figure, or the reason" 0 "asked for, all tables .*counted.*carvqd +([0-9.]+ [KMG]?i?B \(measured|unavailable \(.+\)).*machine +([0-9.]+ .*measured|unavailable \(.+\))" stats --traffic --seconds 0.1
+expect "stats --traffic: each figure, or the reason" 0 "asked for, all tables .*counted.*carvqd +([0-9.]+ [KMG]?i?B \(measured|unavailable\s+\(.+\)).*machine +([0-9.]+ .*measured|unavailable\s+\(.+\))" stats --traffic --seconds 0.1
 json "stats --traffic --json" 'j["seconds"] >= 0.1 and j["counted"]["table_read_lines"] == 0 and
   (j["measured_carvqd"]["bytes"] is None) == isinstance(j["measured_carvqd"]["unavailable"], str) and
   (j["measured_machine"]["read_bytes"] is None) == isinstance(j["measured_machine"]["unavailable"], str)' stats --traffic --seconds 0.1
@@ -208,8 +208,8 @@ expect "stats --watch: no such table" 1 "carvqd has no table 'none'" stats none 
 # ---- bench ----
 short="--seconds 0.1 --batch 16"
 # shellcheck disable=SC2086
-expect "bench" 0 "table packed: 5,000 rows x 640.*against f16.*uniform +f16 in this process.*carvq direct.*carvq ring.*\
-saved by ring.*text-like.*memory traffic of the machine" bench packed $short
+expect "bench" 0 "table packed: 5,000 rows x 640.*against f16.*uniform ids.*f16 in process.*carvq direct.*carvq ring.*\
+saved by ring.*text-like ids.*emory traffic of the machine" bench packed $short
 # shellcheck disable=SC2086
 json "bench in JSON" 'j["table"] == "packed" and j["against"] == "f32" and set(j["ids"]) == {"uniform", "text_like"} and
 all(c["unavailable"] is None and c["measured"]["ns_per_row"] > 0 and c["counted"]["row_write_bytes_per_row"] == 2560
@@ -221,7 +221,7 @@ ways["full"]["counted"]["table_read_bytes_per_row"] == 2560 and ways["ring"]["sa
 for ways in j["ids"].values()) and (j["unavailable"]["imc"] or j["ids"]["uniform"]["full"]["measured"]["imc_bytes_per_row"] > 0)' \
   bench packed --against f32 $short
 # shellcheck disable=SC2086
-expect "bench from storage" 0 "uniform, cold +f16 in this process +[0-9u].*" bench packed --cold $short
+expect "bench from storage" 0 "uniform, cold ids\s+f16 in process +[0-9u].*" bench packed --cold $short
 TMPDIR=$dir
 export TMPDIR
 # shellcheck disable=SC2086

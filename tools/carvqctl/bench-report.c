@@ -7,7 +7,7 @@
 #include "bench.h"
 #include "format.h"
 
-#define COLUMNS_N 8
+#define COLUMNS_N 7 /* the last one where something is known for it */
 
 const char *const bench_type_names[] = { "f32", "f16", "bf16" };
 
@@ -16,8 +16,7 @@ static const char *const ids_keys[BENCH_IDS] = { "uniform", "text_like", "cold" 
 static const char *const way_keys[BENCH_WAYS] = { "full", "direct", "ring" };
 
 static const char *way_name(const struct bench *b, enum bench_way way) {
-        static const char *const full[] = { "f32 in this process", "f16 in this process",
-                                            "bf16 in this process" };
+        static const char *const full[] = { "f32 in process", "f16 in process", "bf16 in process" };
 
         return way == BENCH_FULL     ? full[b->type]
                : way == BENCH_DIRECT ? "carvq direct"
@@ -45,21 +44,32 @@ static struct text ns_of(double ns) {
         return t;
 }
 
+static bool knows_moved(const struct bench *b) {
+        return b->imc.n || b->ctl->cold;
+}
+
+static void add_ids(struct grid *grid, size_t n_columns, enum bench_ids ids) {
+        grid_add(grid, "%s ids", ids_names[ids]);
+        for (size_t i = 1; i < n_columns; i++)
+                grid_add(grid, "%s", "");
+}
+
 static void add_cell(struct grid *grid, const struct bench *b, enum bench_ids ids,
                      enum bench_way way) {
         const struct bench_cell *cell = &b->cells[ids][way];
         bool known = !*cell->unavailable.text;
 
-        grid_add(grid, "%s", way == BENCH_FULL ? ids_names[ids] : "");
-        grid_add(grid, "%s", way_name(b, way));
+        grid_add(grid, "  %s", way_name(b, way));
         grid_add(grid, "%s", known ? ns_of(cell->ns).text : "unavailable");
         grid_add(grid, "%s", known ? bytes_or(cell->table_bytes).text : "");
         grid_add(grid, "%s", known ? bytes_or(64 * cell->table_lines).text : "");
         grid_add(grid, "%s", known ? bytes_or(cell->written_bytes).text : "");
         grid_add(grid, "%s", known ? bytes_or(all_legs(cell)).text : "");
-        grid_add(grid, "%s",
-                 known ? bytes_or(ids == BENCH_COLD ? cell->storage_bytes : cell->imc_bytes).text
-                       : "");
+        if (knows_moved(b))
+                grid_add(grid, "%s",
+                         known ? bytes_or(ids == BENCH_COLD ? cell->storage_bytes : cell->imc_bytes)
+                                         .text
+                               : "");
 }
 
 static void add_saved(struct grid *grid, const struct bench *b, enum bench_ids ids,
@@ -68,14 +78,14 @@ static void add_saved(struct grid *grid, const struct bench *b, enum bench_ids i
 
         if (*cell->unavailable.text || *full->unavailable.text)
                 return;
-        grid_add(grid, "%s", "");
-        grid_add(grid, "%s", way == BENCH_DIRECT ? "saved by direct" : "saved by ring");
+        grid_add(grid, "%s", way == BENCH_DIRECT ? "  saved by direct" : "  saved by ring");
         grid_add(grid, "%s", format_saved(1 - cell->ns / full->ns).text);
         grid_add(grid, "%s", format_saved(1 - cell->table_bytes / full->table_bytes).text);
         grid_add(grid, "%s", format_saved(1 - cell->table_lines / full->table_lines).text);
         grid_add(grid, "%s", "");
         grid_add(grid, "%s", format_saved(1 - all_legs(cell) / all_legs(full)).text);
-        grid_add(grid, "%s", "");
+        if (knows_moved(b))
+                grid_add(grid, "%s", "");
 }
 
 static void print_reasons(const struct bench *b) {
@@ -85,10 +95,10 @@ static void print_reasons(const struct bench *b) {
                                 printf("%s, %s: unavailable (%s)\n", ids_names[ids],
                                        way_name(b, way), b->cells[ids][way].unavailable.text);
         if (!b->mbm.group)
-                printf("memory traffic of this process and carvqd: unavailable (%s)\n",
+                printf("Memory traffic of this process and carvqd: unavailable\n  (%s)\n",
                        b->no_mbm.text);
         if (!b->imc.n)
-                printf("memory traffic of the machine: unavailable (%s)\n", b->no_imc.text);
+                printf("Memory traffic of the machine: unavailable\n  (%s)\n", b->no_imc.text);
 }
 
 /* Both of them, where there are both, against each other. */
@@ -132,19 +142,20 @@ static void print_head(const struct bench *b) {
 }
 
 void bench_print(const struct bench *b) {
-        static const char *const titles[COLUMNS_N] = { "<",          "<A ROW",      "TIME",
-                                                       "TABLE READ", "CACHE LINES", "WRITTEN",
-                                                       "ALL THREE",  "MOVED" };
-        static const char *const labels[COLUMNS_N] = {
-                "", "", "measured", "counted", "counted", "counted", "modelled", "measured"
-        };
+        static const char *const titles[COLUMNS_N] = { "<A ROW",      "TIME",    "TABLE READ",
+                                                       "CACHE LINES", "WRITTEN", "ALL THREE",
+                                                       "MOVED" };
+        static const char *const labels[COLUMNS_N] = { "",        "measured", "counted", "counted",
+                                                       "counted", "modelled", "measured" };
+        const size_t n_columns = COLUMNS_N - !knows_moved(b);
         struct grid grid;
 
         print_head(b);
-        grid_init(&grid, titles, COLUMNS_N);
-        for (size_t i = 0; i < COLUMNS_N; i++)
+        grid_init(&grid, titles, n_columns);
+        for (size_t i = 0; i < n_columns; i++)
                 grid_add(&grid, "%s", labels[i]);
         for (enum bench_ids ids = 0; ids < (b->ctl->cold ? BENCH_IDS : BENCH_COLD); ids++) {
+                add_ids(&grid, n_columns, ids);
                 for (enum bench_way way = 0; way < BENCH_WAYS; way++)
                         add_cell(&grid, b, ids, way);
                 add_saved(&grid, b, ids, BENCH_DIRECT);
@@ -152,9 +163,10 @@ void bench_print(const struct bench *b) {
         }
         grid_print(&grid, 0);
         grid_deinit(&grid);
-        printf("\nAll three: read from the table, written as rows, and read again. Moved: by the\n"
-               "memory controllers for all of the machine%s.\n",
-               b->ctl->cold ? "; cold, from storage" : "");
+        puts("\nAll three: read from the table, written as rows, and read again.");
+        if (knows_moved(b))
+                printf("Moved: by the memory controllers, for all of the machine%s.\n",
+                       b->ctl->cold ? "; cold, from storage" : "");
         print_traffic(b);
         print_reasons(b);
 }

@@ -115,13 +115,13 @@ static void print(const struct traffic *t) {
                 printf("  carvqd                 %s (measured by resctrl)\n",
                        by_second(t, t->mbm_bytes).text);
         else
-                printf("  carvqd                 unavailable (%s)\n", t->no_mbm.text);
+                printf("  carvqd                 unavailable\n    (%s)\n", t->no_mbm.text);
         if (t->imc.n)
                 printf("  machine                %s read, %s written (measured by its memory "
                        "controllers)\n",
                        by_second(t, t->read_bytes).text, by_second(t, t->written_bytes).text);
         else
-                printf("  machine                unavailable (%s)\n", t->no_imc.text);
+                printf("  machine                unavailable\n    (%s)\n", t->no_imc.text);
         if (part(t) > PART_MAX)
                 printf("  %sThe part is %.1f x the whole%s: one of the two counts wrongly.\n",
                        style(STYLE_ALARM), part(t), style(STYLE_PLAIN));

@@ -31,7 +31,7 @@ static int check_features(const char *sysfs, struct fault *ret_fault) {
         f = fopen(path, "re");
         if (!f)
                 return fault_set(ret_fault, -errno,
-                                 "resctrl is not mounted, or this CPU does not monitor by it: %s",
+                                 "resctrl is not mounted, or the CPU does not monitor: %s",
                                  strerror(errno));
         monitors = has_line(f, "mbm_total_bytes");
         fclose(f);
