@@ -13,6 +13,9 @@
 
 #define TILE_ROWS    16u
 
+/* Weights come from the second cache: they are asked for so many tiles ahead. */
+#define TILES_AHEAD 2u
+
 /* Sums of a panel, by digits, for 16 rows and for the others; and what they are made of. */
 #define TILE_HIGH  0
 #define TILE_LOW   1
@@ -68,6 +71,8 @@ static void configure(size_t n_rows) {
 /* Over one tile of inputs. */
 static _always_inline void add_products(uint32_t n_digits, bool two, const int8_t *weights,
                                         const uint8_t *inputs, size_t n_tile_rows) {
+        for (size_t i = 0; i < n_digits * CODEC_TILE_BYTES; i += 64)
+                _mm_prefetch(weights + TILES_AHEAD * n_digits * CODEC_TILE_BYTES + i, _MM_HINT_T0);
         _tile_loadd(TILE_W1, weights, 64);
         _tile_loadd(TILE_X1, inputs, CODEC_INPUT_ROW_BYTES);
         _tile_dpbusd(TILE_HIGH, TILE_X1, TILE_W1);
