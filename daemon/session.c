@@ -557,7 +557,8 @@ static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         size_t n_fds = 0;
 
         (void)cqe_flags;
-        if (res > 0)
+        /* A packet of no bytes looks like the end, and may carry descriptors all the same. */
+        if (res >= 0)
                 n_fds = received_fds(&s->message, fds);
 
         if (s->info.state == SESSION_CLOSING)

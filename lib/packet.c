@@ -106,11 +106,12 @@ static int receive_one(int socket_fd, int flags, union packet *ret_packet, int *
         n = receive(socket_fd, &msg, flags);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return 0;
+        /* A packet of no bytes looks like the end, and may carry descriptors all the same. */
+        n_fds = n >= 0 ? take_fds(&msg, fds) : 0;
         if (n <= 0)
-                return fault_set(ret_fault, -ECONNRESET, "the daemon closed the connection");
-
-        n_fds = take_fds(&msg, fds);
-        r = check(&msg, ret_packet, (size_t)n, n_fds, ret_fault);
+                r = fault_set(ret_fault, -ECONNRESET, "the daemon closed the connection");
+        else
+                r = check(&msg, ret_packet, (size_t)n, n_fds, ret_fault);
         if (r < 0)
                 while (n_fds > 0)
                         close(fds[--n_fds]);
