@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 static _Thread_local struct {
         volatile sig_atomic_t active;
@@ -39,7 +40,10 @@ bool guard_run(const void *start, size_t bytes, void (*work)(void *userdata), vo
         if (sigsetjmp(guard.back, 0))
                 return false;
         guard.active = 1;
+        /* Else a compiler that sees into the work may move its loads out of the guard's time. */
+        atomic_signal_fence(memory_order_seq_cst);
         work(userdata);
+        atomic_signal_fence(memory_order_seq_cst);
         guard.active = 0;
         return true;
 }
