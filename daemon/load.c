@@ -17,6 +17,8 @@ struct load {
         struct table_options options;
         struct store_table *current; /* a reference, or NULL */
         struct store_table *table;
+        struct stat file; /* as it was opened, or just after */
+        bool file_exists;
         int r, cache_r;
         struct fault fault, cache_fault;
 };
@@ -127,6 +129,7 @@ static void load_work(struct chore *chore) {
                 return;
         }
         load->r = store_table_new(load->name, load->path, &load->table, &load->fault);
+        load->file_exists = stat(load->path, &load->file) >= 0;
         if (load->r < 0)
                 return;
         load->table->options = load->options;
@@ -181,10 +184,29 @@ static void keep(struct load *load) {
         refusal_free(refusal_find(load->daemon, load->name));
 }
 
+/* Who writes into a file instead of renaming another over it takes the rows away from under whoever
+ * has it open. */
+static void retire_overwritten(struct load *load) {
+        const struct table_header *now =
+                load->r >= 0 ? &load->table->file.table.contents.header : NULL;
+        uint32_t n;
+
+        if (!load->file_exists)
+                return;
+        n = store_retire_overwritten(&load->daemon->store, &load->file, now);
+        if (n)
+                log_fields(LOG_LEVEL_ERROR, (const char *[]){ "TABLE", load->name, NULL },
+                           "table %s: %s was overwritten, expected another file renamed to it; "
+                           "generations from before are retired (%" PRIu32 ")",
+                           load->name, load->path, n);
+}
+
 static void load_finished(struct chore *chore) {
         struct load *load = (struct load *)chore;
         struct daemon *daemon = load->daemon;
 
+        if (load->r != -EALREADY && load->r != -EINPROGRESS)
+                retire_overwritten(load);
         if (load->r >= 0)
                 publish(load);
         else if (load->r == -EALREADY)

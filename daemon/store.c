@@ -24,9 +24,12 @@ static int64_t changed_ns(const struct stat *file) {
         return file->st_mtim.tv_sec * INT64_C(1000000000) + file->st_mtim.tv_nsec;
 }
 
+static bool same_file(const struct store_table *table, const struct stat *file) {
+        return table->identity.device == file->st_dev && table->identity.inode == file->st_ino;
+}
+
 bool store_table_is(const struct store_table *table, const struct stat *file) {
-        return table->identity.device == file->st_dev && table->identity.inode == file->st_ino &&
-               table->identity.n_bytes == (uint64_t)file->st_size &&
+        return same_file(table, file) && table->identity.n_bytes == (uint64_t)file->st_size &&
                table->identity.changed_ns == changed_ns(file);
 }
 
@@ -182,6 +185,27 @@ int store_retire(struct store *store, const char *name) {
                 return -ENOENT;
         retire(store, table);
         return 0;
+}
+
+/* Here and not by mail: a table that nobody uses is gone when it is retired. The header's checksums
+ * are over those of all chunks. */
+uint32_t store_retire_overwritten(struct store *store, const struct stat *file,
+                                  const struct table_header *header) {
+        struct store_table *table, *next;
+        uint32_t n = 0;
+
+        for (table = TAILQ_FIRST(&store->tables); table; table = next) {
+                next = TAILQ_NEXT(table, link);
+                if (!same_file(table, file) || store_table_is(table, file) ||
+                    (header &&
+                     !memcmp(&table->file.table.contents.header, header, sizeof(*header))) ||
+                    atomic_exchange(&table->failed, true))
+                        continue;
+                n++;
+                if (table->published)
+                        retire(store, table);
+        }
+        return n;
 }
 
 void store_use(struct store_table *table) {

@@ -78,6 +78,13 @@ void store_deinit(struct store *store);
 void store_publish(struct store *store, struct store_table *table);
 /* -ENOENT. Sessions that have it open keep it. */
 int store_retire(struct store *store, const char *name);
+/*
+ * The file as it is now, and its header if it is a table still, else NULL. Tables that were loaded
+ * from it before somebody wrote into it are retired like those whose file failed, unless it holds
+ * the same table as then. Returns how many.
+ */
+uint32_t store_retire_overwritten(struct store *store, const struct stat *file,
+                                  const struct table_header *header);
 /* The published generation, borrowed; NULL if there is none. */
 struct store_table *store_find(struct store *store, const char *name);
 
