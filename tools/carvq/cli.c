@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "mapped.h"
+
 int cli_fail(const char *subject, int r, const struct fault *fault) {
         const char *text = fault && *fault->text ? fault->text : strerror(-r);
 
@@ -70,15 +72,18 @@ int cli_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *ret_va
 
 int cli_map_table(const char *path, struct codec_file *ret_file, struct fault *ret_fault) {
         _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-
         struct stat st;
+        int r;
 
         if (fd < 0)
                 return fault_set(ret_fault, -errno, "%s: cannot open: %s", path, strerror(errno));
         /* Not a matter of damage, which -EBADMSG would say. */
         if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
                 return fault_set(ret_fault, -EINVAL, "%s: is not a regular file", path);
-        return codec_file_map(fd, ret_file, ret_fault);
+        r = codec_file_map(fd, ret_file, ret_fault);
+        if (r >= 0)
+                mapped_watch(path, ret_file);
+        return r;
 }
 
 json_t *cli_table_meta(const struct codec_file *file) {

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "cli.h"
+#include "mapped.h"
+#include "writer.h"
 
 static const char help[] =
         "Usage: carvq COMMAND [ARGUMENT]...\n"
@@ -38,6 +40,7 @@ int main(int argc, char **argv) {
         claim_standard_descriptors();
         /* A file size limit is an error like a full disk. */
         signal(SIGXFSZ, SIG_IGN);
+        mapped_install(writer_abandon);
         /* Threads are ours: results must not depend on how a library splits its work. */
         openblas_set_num_threads(1);
 

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "mapped.h"
 #include "rows.h"
 
 static bool carvq_probe(const uint8_t *head, size_t head_bytes) {
@@ -29,6 +30,8 @@ static int carvq_open(struct source *source, struct fault *ret_fault) {
                 return source_fault(ret_fault, r, source->files[0].path, "%s",
                                     *why.text ? why.text : strerror(-r));
 
+        mapped_watch(source->files[0].path, file);
+
         const struct table_header *h = &file->table.contents.header;
         /* The tensor's dtype is what its rows are read as; its codec is nobody's business here. */
         return tensor_list_add(&source->list, "", 0, safetensors_dtype("F32"),
@@ -49,8 +52,10 @@ static int carvq_read(struct source *source, uint64_t row_first, size_t n_rows, 
 }
 
 static void carvq_free(struct source *source) {
-        if (source->private)
+        if (source->private) {
+                mapped_forget(source->private);
                 codec_file_unmap(source->private);
+        }
         free(source->private);
 }
 

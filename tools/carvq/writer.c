@@ -20,10 +20,14 @@ static const int fatal_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE }
 static const char *volatile doomed_name;
 static volatile int doomed_dir_fd = -1;
 
-/* Unlinks and dies of the same signal, so that a shell sees what happened. */
-static void on_fatal_signal(int signal_number) {
+void writer_abandon(void) {
         if (doomed_name)
                 unlinkat(doomed_dir_fd, doomed_name, 0);
+}
+
+/* Unlinks and dies of the same signal, so that a shell sees what happened. */
+static void on_fatal_signal(int signal_number) {
+        writer_abandon();
         signal(signal_number, SIG_DFL);
         raise(signal_number);
 }

@@ -34,6 +34,8 @@ int writer_write(struct writer *writer, uint64_t offset, const void *bytes, size
                  struct fault *ret_fault);
 /* Sync, rename, sync the folder. */
 int writer_commit(struct writer *writer, uint64_t file_bytes, struct fault *ret_fault);
+/* Removes what was not committed: from a signal handler, before the process ends. */
+void writer_abandon(void);
 /* Removes what was not committed. */
 void writer_deinit(struct writer *writer);
 
