@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon-thread.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <sys/un.h>
 
@@ -8,11 +9,12 @@
 #include "fuzz.h"
 #include "tests/make-table.h"
 
-#define TIMEOUT_S 60
+#define TIMEOUT_S 20
 
 static char folder[] = "/tmp/fuzz-daemon-XXXXXX";
 static char data_path[64], control_path[64], table_path[64];
 static struct config config;
+static size_t n_descriptors; /* when nobody is connected; other than sockets */
 
 static void *daemon_main(void *userdata) {
         struct fault fault = { 0 };
@@ -51,6 +53,33 @@ static int try_connect(int type) {
         return -1;
 }
 
+/* But sockets: of those the daemon has one more for a moment. */
+static size_t count_descriptors(void) {
+        DIR *dir = opendir("/proc/self/fd");
+        const struct dirent *entry;
+        size_t n = 0;
+
+        require(dir, "/proc");
+        while ((entry = readdir(dir))) {
+                char link[16] = "";
+
+                if (readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1) > 0)
+                        n += strncmp(link, "socket:", 7) != 0;
+        }
+        closedir(dir);
+        return n;
+}
+
+/* Sessions end in their own time, on threads of the daemon. */
+void daemon_thread_settle(void) {
+        time_t start = time(NULL);
+
+        while (count_descriptors() > n_descriptors) {
+                require(time(NULL) - start < TIMEOUT_S, "no descriptor is left open");
+                sched_yield();
+        }
+}
+
 void daemon_thread_start(void) {
         const struct table_header parameters = { .codec = TABLE_CODEC_F32,
                                                  .n_rows = 100,
@@ -84,10 +113,13 @@ void daemon_thread_start(void) {
         require(!config_init(&config, ARRAY_SIZE(arguments) - 1, arguments), "config_init");
         log_set_level(config.log_level);
         require(!pthread_create(&thread, NULL, daemon_main, NULL), "pthread_create");
-        /* It answers after the table has been loaded, and then for good. */
         while ((fd = try_connect(SOCK_SEQPACKET)) < 0)
                 sched_yield();
+        /* It answers after the table has been loaded. */
+        shutdown(fd, SHUT_WR);
+        daemon_thread_drain(fd);
         close(fd);
+        n_descriptors = count_descriptors();
 }
 
 int daemon_thread_connect(int type) {
@@ -102,8 +134,9 @@ size_t daemon_thread_drain(int fd) {
         char bytes[4096];
         ssize_t n;
 
-        while ((n = recv(fd, bytes, sizeof(bytes), 0)) > 0)
-                n_all += (size_t)n;
+        /* With a time-out an alarm of the fuzzer's interrupts it, whatever SA_RESTART says. */
+        while ((n = recv(fd, bytes, sizeof(bytes), 0)) > 0 || (n < 0 && errno == EINTR))
+                n_all += (size_t)MAX(n, 0);
         require(n == 0 || errno == ECONNRESET, "the daemon answers in time");
         return n_all;
 }

@@ -97,6 +97,7 @@ static void talk(const char *bytes, size_t n_bytes) {
         shutdown(fd, SHUT_WR);
         daemon_thread_drain(fd);
         close(fd);
+        daemon_thread_settle();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes) {

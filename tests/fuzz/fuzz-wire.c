@@ -187,5 +187,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes) {
         shutdown(fd, SHUT_WR);
         daemon_thread_drain(fd);
         close(fd);
+        daemon_thread_settle();
         return 0;
 }
