@@ -18,15 +18,16 @@
 
 #include "control.h"
 #include "guard.h"
+#include "handover.h"
 #include "proto/spin.h"
 #include "reload.h"
+#include "takeover.h"
 
 #define TICK_NS 500000000
 
 /* ---- clients ---- */
 
-/* Heartbeats and handshake deadlines, only while there is somebody to have them. */
-static void start_tick(struct daemon *daemon) {
+void daemon_start_tick(struct daemon *daemon) {
         if (daemon->ticking)
                 return;
         daemon->ticking = true;
@@ -45,14 +46,14 @@ static void on_tick(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         for (uint32_t i = 0; i < daemon->config.n_workers; i++)
                 worker_heartbeat(daemon->workers[i]);
         sessions_expire(daemon, clock_ns());
-        start_tick(daemon);
+        daemon_start_tick(daemon);
 }
 
 static void on_data_client(void *userdata, int fd) {
         struct daemon *daemon = userdata;
 
         if (session_new(daemon, fd) >= 0)
-                start_tick(daemon);
+                daemon_start_tick(daemon);
 }
 
 static void on_control_client(void *userdata, int fd) {
@@ -83,26 +84,36 @@ void daemon_loaded(struct daemon *daemon) {
 /* ---- the end ---- */
 
 void daemon_stop_if_done(struct daemon *daemon) {
-        if (daemon->stopping && !daemon->n_sessions && !daemon->n_control_connections &&
-            !daemon->n_loading && !daemon->n_populating)
+        if (!daemon->stopping || daemon->n_control_connections || daemon->n_loading ||
+            daemon->n_populating)
+                return;
+        if (daemon->handing_over)
+                handover_go_on(daemon);
+        if (!daemon->n_sessions)
                 loop_stop(daemon->loop);
 }
 
-void daemon_stop(struct daemon *daemon) {
+static void drain(struct daemon *daemon) {
         struct session *s, *next;
 
-        if (daemon->stopping)
-                return;
-        daemon->stopping = true;
-        log_notice("stopping: %" PRIu32 " client%s to drain", daemon->n_sessions,
-                   daemon->n_sessions == 1 ? "" : "s");
-        notify_stopping(daemon);
-        listener_close(&daemon->data);
-        listener_close(&daemon->control);
         for (s = TAILQ_FIRST(&daemon->sessions); s; s = next) {
                 next = session_next(s);
                 session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
         }
+}
+
+void daemon_stop(struct daemon *daemon) {
+        if (daemon->stopping)
+                return;
+        daemon->stopping = true;
+        log_notice("stopping: %" PRIu32 " client%s to %s", daemon->n_sessions,
+                   daemon->n_sessions == 1 ? "" : "s",
+                   daemon->handing_over ? "hand over" : "drain");
+        notify_stopping(daemon);
+        listener_close(&daemon->data);
+        listener_close(&daemon->control);
+        if (!daemon->handing_over)
+                drain(daemon);
         control_close(daemon);
         daemon_stop_if_done(daemon);
 }
@@ -119,10 +130,14 @@ static void on_signal(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         (void)res;
         (void)cqe_flags;
         while (read(daemon->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-                if (info.ssi_signo == SIGHUP && !daemon->stopping)
+                if (daemon->stopping)
+                        continue;
+                if (info.ssi_signo == SIGHUP) {
                         reload_start(daemon, NULL, NULL);
-                else if (info.ssi_signo != SIGHUP)
-                        daemon_stop(daemon);
+                        continue;
+                }
+                daemon->handing_over = info.ssi_signo == SIGTERM && handover_offered(daemon);
+                daemon_stop(daemon);
         }
         wait_for_signal(daemon);
 }
@@ -189,7 +204,7 @@ static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
                         control = true;
                         r = adopt(&daemon->control, fd, SOCK_STREAM, &daemon->config.control_path,
                                   ret_fault);
-                } else {
+                } else if (!takeover_offer(daemon, names[i], fd)) {
                         log_warning("passed descriptor %d is named '%s', expected data or control: "
                                     "closed",
                                     fd, names[i]);
@@ -212,11 +227,11 @@ static int init_listeners(struct daemon *daemon, struct fault *ret_fault) {
         return r;
 }
 
-/* A session takes a socket and a doorbell, and the usual soft limit of 1,024 is for programs that
- * select(). */
+/* A session takes a socket, its memory and a doorbell, and the usual soft limit of 1,024 is for
+ * programs that select(). */
 static void raise_descriptor_limit(const struct daemon *daemon) {
         uint64_t n_needed =
-                2 * ((uint64_t)daemon->config.max_sessions + daemon->config.n_workers) + 128;
+                3 * (uint64_t)daemon->config.max_sessions + 2 * daemon->config.n_workers + 128;
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -279,6 +294,7 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
 
 static void daemon_deinit(struct daemon *daemon) {
         refusals_free(daemon);
+        takeover_free(daemon);
         for (uint32_t i = 0; daemon->workers && i < daemon->config.n_workers; i++)
                 worker_free(daemon->workers[i]);
         free(daemon->workers);
@@ -303,9 +319,9 @@ int daemon_run(struct config *config, struct fault *ret_fault) {
                 notify_start(&daemon);
                 wait_for_signal(&daemon);
                 folder_init(&daemon.folder, &daemon);
-                reload_tables(&daemon);
-                if (!daemon.n_loading)
-                        serve_clients(&daemon);
+                daemon.n_loading++; /* all below is one step of the start */
+                takeover_start(&daemon);
+                daemon_loaded(&daemon);
                 r = loop_run(daemon.loop);
                 if (r < 0)
                         fault_set(ret_fault, r, "event loop: %s", strerror(-r));

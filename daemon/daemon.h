@@ -35,8 +35,10 @@ struct daemon {
         uint32_t n_populating; /* tables */
         struct folder folder;
         LIST_HEAD(, refusal) refusals;
-        struct reload *reloads; /* the first one is under way */
+        struct reload *reloads;    /* the first one is under way */
+        struct takeover *takeover; /* what a former daemon has left, until it is taken over */
         bool ready, stopping;
+        bool handing_over, holding; /* while stopping: clients go on with another daemon */
 
         struct notify notify;
         struct loop_op signal_op, tick_op;
@@ -48,10 +50,13 @@ struct daemon {
 /* Takes over the configuration. Runs until SIGTERM or SIGINT; 0 after an orderly end. */
 int daemon_run(struct config *config, struct fault *ret_fault);
 
+/* Heartbeats and handshake deadlines, as long as there are sessions. */
+void daemon_start_tick(struct daemon *daemon);
+
 /* One of n_loading is done. After the last one clients are served, and a reload is over. */
 void daemon_loaded(struct daemon *daemon);
 
-/* Drains the sessions, then ends daemon_run(). */
+/* Drains the sessions, or hands them over, then ends daemon_run(). */
 void daemon_stop(struct daemon *daemon);
 
 /* Whoever is the last to go, once stopping, ends daemon_run(). */

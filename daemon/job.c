@@ -122,6 +122,7 @@ void job_prepare(struct job *job, const struct ring_server *ring, struct store_t
                  const struct ring_submission *s, uint64_t now_ns) {
         bool believed = s->submit_ns <= now_ns && now_ns - s->submit_ns < LATENCY_NS_MAX;
 
+        job->handle = s->table;
         job->table = table;
         job->flags = s->flags;
         job->user_data = s->user_data;

@@ -13,6 +13,7 @@
 #include "store.h"
 
 struct job {
+        uint64_t handle;           /* by which the client names the table */
         struct store_table *table; /* NULL: the handle names none */
         enum ring_status status;   /* other than OK: there is nothing to decode */
         uint8_t flags;

@@ -117,6 +117,28 @@ static bool unchanged(const struct load *load) {
                store_table_is(current, &st);
 }
 
+/* Written to since, it would be another table under the same number. */
+static int adopt(struct load *load) {
+        const struct handover_table *former = load->request.former;
+        const struct store_table *table;
+        int r;
+
+        r = store_table_adopt(load->name, load->path, load->request.former_fd, &load->table,
+                              &load->fault);
+        if (r < 0)
+                return r;
+        table = load->table;
+        if (table->identity.device != former->device || table->identity.inode != former->inode ||
+            table->identity.n_bytes != former->file_bytes ||
+            table->identity.changed_ns != former->changed_ns) {
+                load->table = store_table_unref(load->table);
+                return fault_set(&load->fault, -ESTALE,
+                                 "%s: generation %" PRIu64 " was written to during the restart",
+                                 load->path, former->generation);
+        }
+        return 0;
+}
+
 static void load_work(struct chore *chore) {
         struct load *load = (struct load *)chore;
 
@@ -128,7 +150,9 @@ static void load_work(struct chore *chore) {
                 load->r = -EALREADY;
                 return;
         }
-        load->r = store_table_new(load->name, load->path, &load->table, &load->fault);
+        load->r = load->request.former
+                          ? adopt(load)
+                          : store_table_new(load->name, load->path, &load->table, &load->fault);
         load->file_exists = stat(load->path, &load->file) >= 0;
         if (load->r < 0)
                 return;
@@ -150,7 +174,11 @@ static void publish(struct load *load) {
         /* A reload may have changed it since the request. */
         table->options.gid = options.gid;
         strcpy(table->options.group, options.group);
-        store_publish(&load->daemon->store, table);
+        if (load->request.former)
+                store_restore(&load->daemon->store, table, load->request.former->generation,
+                              load->request.former->published);
+        else
+                store_publish(&load->daemon->store, table);
         log_fields(LOG_LEVEL_INFO, fields,
                    "table %s: %" PRIu64 " x %" PRIu32 ", %s, generation %" PRIu64 ", from %s",
                    load->name, h->n_rows, h->n_dims, table_codec_name(h->codec), table->generation,
@@ -170,7 +198,7 @@ static void report_failure(struct load *load) {
 
         if (load->request.origin == STORE_FOLDER && load->r == -ENOENT)
                 return;
-        if (load->request.origin != STORE_LOADED)
+        if (load->request.origin != STORE_LOADED && !load->request.former)
                 is_new = refuse(load);
         log_fields(is_new ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG,
                    (const char *[]){ "TABLE", load->name, NULL }, "table %s is not loaded: %s%s",

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "handover-state.h"
 #include "store.h"
 
 struct daemon;
@@ -22,11 +23,15 @@ struct load_request {
         /* Only a link or a file that has several names: others are still being written, and whoever
          * does it will be heard of again. */
         bool only_links;
+        /* A generation of a former daemon: what that said of it, which must stay until it is done,
+         * and its file, taken over. */
+        const struct handover_table *former;
+        int former_fd;
         load_done done; /* may be NULL */
         void *userdata;
 };
 
-/* Copies the request's strings, and logs how it ends. -ENOMEM: nothing was started. */
+/* Copies the request's strings, and logs how it ends. -ENOMEM: nothing was started or taken. */
 int load_start(struct daemon *daemon, const struct load_request *request);
 
 /* A table that ought to be served from a file that cannot be. An older generation stays. */

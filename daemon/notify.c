@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "notify.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,10 @@
 
 /* So that the manager misses no sign of life for lack of a single one. */
 #define SIGNS_PER_TIMEOUT 4u
+
+/* For the store, where the manager is to be waited for. */
+#define STORE_WAIT_S  3
+#define STORE_FDS_MAX 4
 
 /* ---- The status line ---- */
 
@@ -64,8 +69,8 @@ void notify_describe(const struct daemon *daemon, char ret_status[NOTIFY_STATUS_
         uint32_t n_tables = 0;
 
         if (daemon->stopping) {
-                add(&line, "Stopping, %" PRIu32 " client%s to drain", daemon->n_sessions,
-                    plural(daemon->n_sessions));
+                add(&line, "Stopping, %" PRIu32 " client%s to %s", daemon->n_sessions,
+                    plural(daemon->n_sessions), daemon->handing_over ? "hand over" : "drain");
                 return;
         }
         if (!daemon->ready) {
@@ -174,10 +179,54 @@ static void start_watchdog(struct daemon *daemon) {
         wait_for_signs(daemon);
 }
 
+/* ---- The manager's store of descriptors ---- */
+
+int notify_store(struct daemon *daemon, const char *text, const int *fds, size_t n_fds) {
+        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(STORE_FDS_MAX * sizeof(int))] = { 0 };
+        struct iovec iov = { (void *)(uintptr_t)text, strlen(text) };
+        struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+        ssize_t n;
+
+        if (n_fds) {
+                struct cmsghdr *c;
+
+                assert(n_fds <= STORE_FDS_MAX);
+                m.msg_control = control;
+                m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+                c = CMSG_FIRSTHDR(&m);
+                c->cmsg_level = SOL_SOCKET;
+                c->cmsg_type = SCM_RIGHTS;
+                c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+                memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
+        }
+        do
+                n = sendmsg(daemon->notify.fd, &m, MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        return n < 0 ? -errno : 0;
+}
+
+/* As sd_notify_barrier(3), which waits for ever where there is no room for the message. */
+int notify_barrier(struct daemon *daemon) {
+        _cleanup_(closep) int read_fd = -1;
+        int fds[2], r;
+
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return -errno;
+        read_fd = fds[0];
+        r = notify_store(daemon, "BARRIER=1", &fds[1], 1);
+        close(fds[1]);
+        if (r < 0)
+                return r;
+        /* The end of the pipe: the manager has closed its other end, too. */
+        r = poll(&(struct pollfd){ .fd = read_fd }, 1, STORE_WAIT_S * 1000);
+        return r < 0 ? -errno : r == 0 ? -ETIMEDOUT : 0;
+}
+
 /* ---- States ---- */
 
 /* As NOTIFY_SOCKET has it: a path, or '@' and an abstract name. -errno where nobody listens. */
 static int connect_to(const char *name, int *ret_fd) {
+        const struct timeval wait = { .tv_sec = STORE_WAIT_S };
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         _cleanup_(closep) int fd = -1;
         size_t n = strlen(name);
@@ -188,8 +237,9 @@ static int connect_to(const char *name, int *ret_fd) {
         if (name[0] == '@')
                 address.sun_path[0] = '\0';
         fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        if (fd < 0 || connect(fd, (struct sockaddr *)&address,
-                              (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+        if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) < 0 ||
+            connect(fd, (struct sockaddr *)&address,
+                    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
                 return -errno;
         *ret_fd = steal_fd(&fd);
         return 0;

@@ -31,5 +31,13 @@ void notify_ready(struct daemon *daemon);
 void notify_reloading(struct daemon *daemon);
 void notify_stopping(struct daemon *daemon);
 
+/*
+ * With descriptors for its store, or about them; waits a few seconds for room, as the daemon has
+ * nothing else to do then. -errno: it was not told.
+ */
+int notify_store(struct daemon *daemon, const char *text, const int *fds, size_t n_fds);
+/* Until the manager has taken in all that it was told: -errno if it does not. */
+int notify_barrier(struct daemon *daemon);
+
 /* The sentence of `systemctl status`, as things are. */
 void notify_describe(const struct daemon *daemon, char ret_status[NOTIFY_STATUS_BYTES]);

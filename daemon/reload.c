@@ -53,11 +53,6 @@ static void load_configured(struct daemon *daemon) {
         }
 }
 
-void reload_tables(struct daemon *daemon) {
-        load_configured(daemon);
-        folder_scan(&daemon->folder);
-}
-
 static bool is_configured(const struct daemon *daemon, const char *name) {
         const struct config_table *t = config_find_table(&daemon->config, name);
 
@@ -83,6 +78,12 @@ static void retire_unconfigured(struct daemon *daemon) {
                 if (refusal->origin == STORE_CONFIGURED && !is_configured(daemon, refusal->name))
                         refusal_free(refusal);
         }
+}
+
+void reload_tables(struct daemon *daemon) {
+        retire_unconfigured(daemon);
+        load_configured(daemon);
+        folder_scan(&daemon->folder);
 }
 
 /* At once, also for those that are not loaded again. */
@@ -223,7 +224,6 @@ static void read_done(struct chore *chore) {
                 config_deinit(&reload->config);
                 log_set_level(daemon->config.log_level);
                 apply_groups(daemon);
-                retire_unconfigured(daemon);
                 reload_tables(daemon);
         }
         daemon_loaded(daemon);

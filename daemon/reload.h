@@ -20,7 +20,8 @@ typedef void (*reload_done)(void *userdata, int r, json_t *report);
 /* One after the other. `done` may be NULL; the log tells in any case. -ENOMEM. */
 int reload_start(struct daemon *daemon, reload_done done, void *userdata);
 
-/* Loads what the configuration and the folder name, unless it is served already; also at start. */
+/* Loads what the configuration and the folder name, unless it is served already, and retires what
+ * they do not name any more; also at start. */
 void reload_tables(struct daemon *daemon);
 
 /* Nothing is being loaded any more: whoever loads last calls it. */

@@ -76,6 +76,13 @@ void ring_server_deinit(struct ring_server *s) {
         s->memory = NULL;
 }
 
+void ring_server_resume(struct ring_server *s, uint32_t sq_head, uint32_t cq_tail,
+                        uint32_t wait_answered) {
+        s->sq_head = sq_head;
+        s->cq_tail = s->cq_published = cq_tail;
+        s->wait_answered = wait_answered;
+}
+
 int ring_server_room(struct ring_server *s, uint32_t *ret_n, struct fault *ret_fault) {
         /* Acquire pairs with the client's release of cq_head: its reads of the entries are done. */
         uint32_t head = atomic_load_explicit(&s->header->cq_head, memory_order_acquire), n_used;

@@ -34,6 +34,9 @@ struct ring_server {
 int ring_server_init(struct ring_server *server, int memfd, const struct ring_layout *layout,
                      uint64_t epoch, int socket_fd, struct fault *ret_fault);
 void ring_server_deinit(struct ring_server *server);
+/* Goes on where another daemon has stopped, with the indices that it kept privately. */
+void ring_server_resume(struct ring_server *server, uint32_t sq_head, uint32_t cq_tail,
+                        uint32_t wait_answered);
 
 /* Free completion entries. -EPROTO: the client's index is impossible. */
 int ring_server_room(struct ring_server *server, uint32_t *ret_n, struct fault *ret_fault);

@@ -186,6 +186,8 @@ int serve_take(struct serve *serve, struct seat *seat, struct fault *ret_fault) 
                 r = ring_server_pending(&seat->ring, &n_pending, ret_fault);
         if (r < 0)
                 return r;
+        if (seat->takes_nothing)
+                n_pending = 0;
         /* Nothing starts that could not end: a client that does not reap holds up only itself. */
         if (n_room == 0 || (!seat->job && n_pending == 0)) {
                 seat->credit = MIN(seat->credit, 0);

@@ -26,10 +26,11 @@ struct serve_slot {
 struct seat {
         struct ring_server ring;
         struct serve_slot slots[WIRE_TABLES_MAX];
-        uint64_t n_hints;  /* of the client's that were looked at */
-        struct job *job;   /* begun and not done: at most one between rounds, the oldest */
-        int64_t credit;    /* what it may cost until it is others' turn; below 0: a debt */
-        uint64_t start_ns; /* of the last submission taken */
+        bool takes_nothing; /* but ends what is begun */
+        uint64_t n_hints;   /* of the client's that were looked at */
+        struct job *job;    /* begun and not done: at most one between rounds, the oldest */
+        int64_t credit;     /* what it may cost until it is others' turn; below 0: a debt */
+        uint64_t start_ns;  /* of the last submission taken */
         struct stats stats;
 };
 

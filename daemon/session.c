@@ -7,41 +7,11 @@
 #include <sys/socket.h>
 
 #include "access.h"
-#include "daemon.h"
 #include "probes.h"
 #include "proto/spin.h"
+#include "session-impl.h"
 
 #define HANDSHAKE_NS UINT64_C(5000000000)
-
-/* Room for a few more descriptors than any message may carry, so that a wrong number is seen as
- * such. */
-#define FDS_MAX 4
-
-struct session {
-        struct worker_seat seat; /* first: worker's callbacks hand it back */
-        struct session_info info;
-        struct daemon *daemon;
-        int fd;
-
-        struct loop_op receive_op;
-        bool receiving, attached;
-        uint32_t n_changes; /* slot changes under way */
-        struct msghdr message;
-        struct iovec iov;
-        uint8_t buffer[WIRE_MESSAGE_BYTES];
-        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(FDS_MAX * sizeof(int))];
-
-        struct store_table
-                *tables[WIRE_TABLES_MAX];  /* our view of the seat's slots; holds the use */
-        uint64_t handles[WIRE_TABLES_MAX]; /* 0: free, or about to be */
-        uint64_t last_nonce;
-        uint64_t n_hits[WIRE_TABLES_MAX]; /* of the client's claims, counted so far */
-
-        enum wire_status close_status;
-        char close_text[WIRE_TEXT_BYTES];
-        struct chore cleanup;
-        TAILQ_ENTRY(session) link;
-};
 
 const struct session_info *session_info(const struct session *s) {
         return &s->info;
@@ -164,6 +134,7 @@ static void cleanup_work(struct chore *chore) {
 
         /* The last reference to the client's memory: freeing gigabytes takes its time. */
         ring_server_deinit(&s->seat.seat.ring);
+        closep(&s->memfd);
         closep(&s->seat.doorbell_fd);
         closep(&s->fd);
 }
@@ -178,7 +149,11 @@ static void cleanup_done(struct chore *chore) {
         daemon_stop_if_done(daemon);
 }
 
-static void finish_if_released(struct session *s) {
+void session_settle(struct session *s) {
+        if (s->holding && s->info.state == SESSION_READY) {
+                session_hold(s);
+                return;
+        }
         if (s->info.state != SESSION_CLOSING || s->attached || s->receiving || s->n_changes)
                 return;
         for (uint32_t i = 0; i < WIRE_TABLES_MAX; i++) {
@@ -196,7 +171,7 @@ static void hang_up(struct session *s) {
                 send_error(s->fd, s->close_status, s->close_text);
         /* Ends a receive that is under way. */
         shutdown(s->fd, SHUT_RDWR);
-        finish_if_released(s);
+        session_settle(s);
 }
 
 void session_close(struct session *s, enum wire_status status, const char *text) {
@@ -211,17 +186,20 @@ void session_close(struct session *s, enum wire_status status, const char *text)
                     s, "leaves", text);
 
         /* The last word comes after the worker's wake-ups. */
-        if (s->attached)
-                worker_detach(&s->seat, status == WIRE_SHUTDOWN);
-        else
+        if (!s->attached)
                 hang_up(s);
+        else if (!s->detaching)
+                worker_detach(&s->seat, status == WIRE_SHUTDOWN ? WORKER_DRAIN : WORKER_DROP);
 }
 
 static void seat_detached(struct worker_seat *seat) {
         struct session *s = (struct session *)seat;
 
         s->attached = false;
-        hang_up(s);
+        if (s->info.state == SESSION_CLOSING)
+                hang_up(s);
+        else
+                session_settle(s);
 }
 
 static void seat_failed(struct worker_seat *seat, const struct fault *fault) {
@@ -268,7 +246,18 @@ static void on_hello(struct session *s, const struct wire_hello *m) {
         send_or_close(s, &welcome, sizeof(welcome), -1);
 }
 
-static void on_ring(struct session *s, const struct wire_ring *m, int memfd) {
+void session_attach(struct session *s) {
+        s->info.ring_bytes = s->seat.seat.ring.layout.ring_bytes;
+        s->info.state = SESSION_READY;
+        s->seat.failed = seat_failed;
+        s->seat.detached = seat_detached;
+        s->attached = true;
+        worker_attach(worker_least_loaded(s->daemon->workers, s->daemon->config.n_workers),
+                      &s->seat);
+}
+
+/* Keeps the memory's descriptor, for a daemon that may come after this one. */
+static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
         struct wire_ready ready = { .header = { WIRE_READY, sizeof(ready) } };
         struct ring_layout layout;
         struct fault fault = { 0 };
@@ -286,7 +275,7 @@ static void on_ring(struct session *s, const struct wire_ring *m, int memfd) {
                 session_close(s, WIRE_LIMIT, text);
                 return;
         }
-        if (ring_server_init(&s->seat.seat.ring, memfd, &layout, s->daemon->epoch, s->fd, &fault) <
+        if (ring_server_init(&s->seat.seat.ring, *memfd, &layout, s->daemon->epoch, s->fd, &fault) <
             0) {
                 session_close(s, WIRE_RING_REFUSED, fault.text);
                 return;
@@ -296,13 +285,8 @@ static void on_ring(struct session *s, const struct wire_ring *m, int memfd) {
                 session_close(s, WIRE_INTERNAL, "carvqd has no descriptor left for the doorbell");
                 return;
         }
-        s->info.ring_bytes = layout.ring_bytes;
-        s->info.state = SESSION_READY;
-        s->seat.failed = seat_failed;
-        s->seat.detached = seat_detached;
-        s->attached = true;
-        worker_attach(worker_least_loaded(s->daemon->workers, s->daemon->config.n_workers),
-                      &s->seat);
+        s->memfd = steal_fd(memfd);
+        session_attach(s);
         log_session(LOG_LEVEL_DEBUG, s, "is ready", "");
         send_or_close(s, &ready, sizeof(ready), s->seat.doorbell_fd);
 }
@@ -359,7 +343,7 @@ static void open_done(struct worker_slot_change *change) {
                                        .generation = t->generation,
                                });
         }
-        finish_if_released(s);
+        session_settle(s);
 }
 
 static int free_slot(const struct session *s) {
@@ -370,8 +354,8 @@ static int free_slot(const struct session *s) {
 }
 
 /* At every door: whoever opened a table before its group was changed gets no more of it. */
-static bool may_use(const struct session *s, const struct store_table *table,
-                    char text[WIRE_TEXT_BYTES]) {
+bool session_may_use(const struct session *s, const struct store_table *table,
+                     char text[WIRE_TEXT_BYTES]) {
         if (access_granted(s->fd, s->info.uid, s->info.gid, &table->options))
                 return true;
         snprintf(text, WIRE_TEXT_BYTES,
@@ -391,7 +375,7 @@ static void on_open_table(struct session *s, const struct wire_open_table *m) {
                 refuse_open(s, m->request, WIRE_NO_TABLE, text);
                 return;
         }
-        if (!may_use(s, table, text)) {
+        if (!session_may_use(s, table, text)) {
                 log_session(LOG_LEVEL_INFO, s, "is refused a table", text);
                 refuse_open(s, m->request, WIRE_DENIED, text);
                 return;
@@ -426,7 +410,7 @@ static void close_done(struct worker_slot_change *change) {
         s->tables[change->handle % WIRE_TABLES_MAX] = NULL;
         store_unuse(&s->daemon->store, change->table);
         free(change);
-        finish_if_released(s);
+        session_settle(s);
 }
 
 /* The table that a handle names, if the client was told of it and has not closed it. */
@@ -450,7 +434,7 @@ static void on_get_file(struct session *s, const struct wire_get_file *m) {
                 answer.status = WIRE_NO_TABLE;
                 snprintf(answer.text, sizeof(answer.text),
                          "table %s was retired: its file cannot be read", table->name);
-        } else if (!may_use(s, table, answer.text))
+        } else if (!session_may_use(s, table, answer.text))
                 answer.status = WIRE_DENIED;
         send_or_close(s, &answer, sizeof(answer), answer.status == WIRE_OK ? table->fd : -1);
 }
@@ -467,7 +451,7 @@ static void on_get_cache(struct session *s, const struct wire_get_cache *m) {
         if (!table->cache) {
                 answer.status = WIRE_NO_CACHE;
                 snprintf(answer.text, sizeof(answer.text), "table %s has no cache", table->name);
-        } else if (!may_use(s, table, answer.text))
+        } else if (!session_may_use(s, table, answer.text))
                 answer.status = WIRE_DENIED;
         else
                 answer.n_sets = table->cache->layout.n_sets;
@@ -508,7 +492,7 @@ static void on_message(struct session *s, size_t bytes, int fds[], size_t n_fds)
         else if (state == SESSION_HELLO && type == WIRE_HELLO)
                 on_hello(s, (const struct wire_hello *)s->buffer);
         else if (state == SESSION_RING && type == WIRE_RING)
-                on_ring(s, (const struct wire_ring *)s->buffer, fds[0]);
+                on_ring(s, (const struct wire_ring *)s->buffer, &fds[0]);
         else if (state == SESSION_READY && type == WIRE_OPEN_TABLE)
                 on_open_table(s, (const struct wire_open_table *)s->buffer);
         else if (state == SESSION_READY && type == WIRE_CLOSE_TABLE)
@@ -525,7 +509,7 @@ static void on_message(struct session *s, size_t bytes, int fds[], size_t n_fds)
 
 /* ---- receiving ---- */
 
-static void receive(struct session *s) {
+void session_receive(struct session *s) {
         s->iov = (struct iovec){ s->buffer, sizeof(s->buffer) };
         s->message = (struct msghdr){
                 .msg_iov = &s->iov,
@@ -538,14 +522,14 @@ static void receive(struct session *s) {
                               MSG_CMSG_CLOEXEC);
 }
 
-static size_t received_fds(struct msghdr *message, int fds[FDS_MAX]) {
+static size_t received_fds(struct msghdr *message, int fds[SESSION_FDS_MAX]) {
         size_t n = 0;
 
         for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
                 if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
                         continue;
-                for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) && n < FDS_MAX;
-                     i++)
+                for (size_t i = 0;
+                     i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) && n < SESSION_FDS_MAX; i++)
                         memcpy(&fds[n++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
         }
         return n;
@@ -553,7 +537,7 @@ static size_t received_fds(struct msghdr *message, int fds[FDS_MAX]) {
 
 static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         struct session *s = container_of(op, struct session, receive_op);
-        int fds[FDS_MAX];
+        int fds[SESSION_FDS_MAX];
         size_t n_fds = 0;
 
         (void)cqe_flags;
@@ -561,7 +545,7 @@ static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         if (res >= 0)
                 n_fds = received_fds(&s->message, fds);
 
-        if (s->info.state == SESSION_CLOSING)
+        if (s->info.state == SESSION_CLOSING || (s->holding && res == -ECANCELED))
                 ;
         else if (res <= 0)
                 session_close(s, WIRE_OK, res < 0 ? strerror(-res) : "");
@@ -572,17 +556,40 @@ static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
                 on_message(s, (size_t)res, fds, n_fds);
 
         for (size_t i = 0; i < n_fds; i++)
-                close(fds[i]);
+                closep(&fds[i]);
         /* Until here the session counts as receiving, so that a close above did not free it. */
         s->receiving = false;
-        if (s->info.state != SESSION_CLOSING)
-                receive(s);
+        if (s->info.state != SESSION_CLOSING && !s->holding)
+                session_receive(s);
         else
-                finish_if_released(s);
+                session_settle(s);
+}
+
+struct session *session_create(struct daemon *daemon, int fd, uint64_t id) {
+        struct session *s = calloc(1, sizeof(*s));
+        struct ucred cred = { 0 };
+
+        if (!s)
+                return NULL;
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &(socklen_t){ sizeof(cred) });
+        s->daemon = daemon;
+        s->fd = fd;
+        s->memfd = s->seat.doorbell_fd = -1;
+        s->receive_op.done = received;
+        s->info = (struct session_info){
+                .id = id,
+                .pid = cred.pid,
+                .uid = cred.uid,
+                .gid = cred.gid,
+                .connected_ns = clock_ns(),
+        };
+        TAILQ_INSERT_TAIL(&daemon->sessions, s, link);
+        daemon->n_sessions++;
+        probe_session_open(s->info.id, &s->seat.seat, cred.pid, cred.uid);
+        return s;
 }
 
 int session_new(struct daemon *daemon, int fd) {
-        struct ucred cred = { 0 };
         struct session *s;
 
         if (daemon->n_sessions >= daemon->config.max_sessions) {
@@ -594,27 +601,13 @@ int session_new(struct daemon *daemon, int fd) {
                 close(fd);
                 return -EDQUOT;
         }
-        s = calloc(1, sizeof(*s));
+        s = session_create(daemon, fd, daemon->last_session_id + 1);
         if (!s) {
                 send_error(fd, WIRE_INTERNAL, "carvqd is out of memory");
                 close(fd);
                 return -ENOMEM;
         }
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &(socklen_t){ sizeof(cred) });
-        s->daemon = daemon;
-        s->fd = fd;
-        s->seat.doorbell_fd = -1;
-        s->receive_op.done = received;
-        s->info = (struct session_info){
-                .id = ++daemon->last_session_id,
-                .pid = cred.pid,
-                .uid = cred.uid,
-                .gid = cred.gid,
-                .connected_ns = clock_ns(),
-        };
-        TAILQ_INSERT_TAIL(&daemon->sessions, s, link);
-        daemon->n_sessions++;
-        probe_session_open(s->info.id, &s->seat.seat, cred.pid, cred.uid);
-        receive(s);
+        daemon->last_session_id++;
+        session_receive(s);
         return 0;
 }

@@ -21,8 +21,8 @@ enum session_state {
 };
 
 struct session_info {
-        uint64_t id;
-        pid_t pid; /* of the peer when it connected: for people, not for access */
+        uint64_t id; /* the next daemon keeps it */
+        pid_t pid;   /* of the peer when it connected: for people, not for access */
         uid_t uid;
         gid_t gid;
         char name[WIRE_NAME_BYTES];
@@ -41,6 +41,37 @@ int session_new(struct daemon *daemon, int fd);
  * the client is told why. Frees itself later; closing twice is harmless.
  */
 void session_close(struct session *session, enum wire_status status, const char *text);
+
+/*
+ * Leaves a ready session as it is, for another daemon: what was taken from its ring is completed
+ * and messages that have arrived are answered, the rest waits. daemon_stop_if_done() when that is
+ * so. Any other session is closed.
+ */
+void session_hold(struct session *session);
+bool session_is_held(const struct session *session);
+
+/* How a held one is passed on: its descriptors stay its own. */
+struct session_descriptors {
+        int socket, memfd, doorbell;
+};
+
+struct handover_session;
+struct handover_use;
+
+/* Up to WIRE_TABLES_MAX uses; the tables that are passed on have their number in `handover_index`.
+ * -ESTALE: it cannot go on elsewhere. */
+int session_describe(const struct session *session, struct handover_session *ret_record,
+                     struct handover_use *ret_uses, struct session_descriptors *ret_descriptors);
+/* It goes on elsewhere: frees itself later, and the client notices nothing. */
+void session_abandon(struct session *session);
+
+/*
+ * Goes on with a session of a former daemon. `tables` are those that its uses count, NULL where one
+ * could not be had. Takes over the descriptors. -errno: the client was told why it cannot be.
+ */
+int session_adopt(struct daemon *daemon, const struct handover_session *record,
+                  const struct handover_use *uses, struct store_table *const *tables,
+                  const struct session_descriptors *descriptors);
 
 /* Ends sessions that do not finish the handshake in time. */
 void sessions_expire(struct daemon *daemon, uint64_t now_ns);

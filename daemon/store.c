@@ -46,14 +46,10 @@ static int identify(struct store_table *table) {
         return 0;
 }
 
-/* O_NONBLOCK: opening a FIFO by mistake must not hang; it changes nothing for files. */
 static int table_map(struct store_table *table, struct fault *ret_fault) {
         struct fault why = { 0 };
         int r;
 
-        table->fd = open(table->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-        if (table->fd < 0)
-                return fault_set(ret_fault, -errno, "%s: %s", table->path, strerror(errno));
         r = identify(table);
         if (r < 0)
                 return fault_set(ret_fault, r, "%s: %s", table->path, strerror(-r));
@@ -61,8 +57,9 @@ static int table_map(struct store_table *table, struct fault *ret_fault) {
         return r < 0 ? fault_set(ret_fault, r, "%s: %s", table->path, why.text) : 0;
 }
 
-int store_table_new(const char *name, const char *path, struct store_table **ret_table,
-                    struct fault *ret_fault) {
+int store_table_adopt(const char *name, const char *path, int file_fd,
+                      struct store_table **ret_table, struct fault *ret_fault) {
+        _cleanup_(closep) int fd = file_fd;
         _cleanup_(table_freep) struct store_table *table = NULL;
         int r;
 
@@ -74,7 +71,7 @@ int store_table_new(const char *name, const char *path, struct store_table **ret
         table = calloc(1, sizeof(*table));
         if (!table)
                 return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
-        table->fd = -1;
+        table->fd = steal_fd(&fd);
         table->path = strdup(path);
         if (!table->path)
                 return fault_set(ret_fault, -ENOMEM, "%s: out of memory", path);
@@ -85,6 +82,16 @@ int store_table_new(const char *name, const char *path, struct store_table **ret
                 return r;
         *ret_table = steal_pointer(&table);
         return 0;
+}
+
+/* O_NONBLOCK: opening a FIFO by mistake must not hang; it changes nothing for files. */
+int store_table_new(const char *name, const char *path, struct store_table **ret_table,
+                    struct fault *ret_fault) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+        if (fd < 0)
+                return fault_set(ret_fault, -errno, "%s: %s", path, strerror(errno));
+        return store_table_adopt(name, path, fd, ret_table, ret_fault);
 }
 
 struct store_table *store_table_ref(struct store_table *table) {
@@ -176,6 +183,26 @@ void store_publish(struct store *store, struct store_table *table) {
                 TAILQ_INSERT_TAIL(&store->tables, table, link);
         if (old)
                 retire(store, old);
+}
+
+struct store_table *store_find_generation(struct store *store, uint64_t generation) {
+        struct store_table *table;
+
+        TAILQ_FOREACH(table, &store->tables, link) {
+                if (table->generation == generation)
+                        return table;
+        }
+        return NULL;
+}
+
+void store_restore(struct store *store, struct store_table *table, uint64_t generation,
+                   bool published) {
+        table->generation = generation;
+        table->published = published;
+        table->store = store;
+        probe_table_publish(generation, table->name, table->file.map, table->file.map_bytes);
+        TAILQ_INSERT_TAIL(&store->tables, table, link);
+        store_use(table);
 }
 
 int store_retire(struct store *store, const char *name) {

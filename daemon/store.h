@@ -27,6 +27,8 @@ enum store_origin {
         STORE_FOLDER,     /* its file is in the watched folder */
 };
 
+#define STORE_NOT_HANDED_OVER UINT32_MAX
+
 struct store_table {
         uint32_t n_refs;
         uint32_t n_users;   /* sessions that have it open */
@@ -39,8 +41,9 @@ struct store_table {
         struct {
                 uint64_t device, inode, n_bytes;
                 int64_t changed_ns;
-        } identity;          /* of the file, as opened */
-        uint64_t generation; /* unique in this daemon's life; 0 until published */
+        } identity;              /* of the file, as opened */
+        uint64_t generation;     /* unique, also among daemons that hand over; 0 until published */
+        uint32_t handover_index; /* in what is handed over, or STORE_NOT_HANDED_OVER */
         struct codec_file file;
         int fd;                  /* of it, read-only: for clients that decode for themselves */
         _Atomic uint32_t row_ns; /* of a row that goes through an adaptor, of late; 0: unknown */
@@ -56,6 +59,9 @@ struct store_table {
 /* Blocking: opens, checks and maps. Returns an unpublished table with one reference. */
 int store_table_new(const char *name, const char *path, struct store_table **ret_table,
                     struct fault *ret_fault);
+/* The same for a file that is open already, and taken over. `path` is where it was. */
+int store_table_adopt(const char *name, const char *path, int fd, struct store_table **ret_table,
+                      struct fault *ret_fault);
 /* Whether this file, not written to since, is the one that the table was loaded from. Any thread.
  */
 bool store_table_is(const struct store_table *table, const struct stat *file);
@@ -76,6 +82,9 @@ void store_deinit(struct store *store);
 
 /* Takes over the caller's reference. An older table of the same name is retired. */
 void store_publish(struct store *store, struct store_table *table);
+/* A generation of a former daemon, with one use, which the caller ends; else as store_publish(). */
+void store_restore(struct store *store, struct store_table *table, uint64_t generation,
+                   bool published);
 /* -ENOENT. Sessions that have it open keep it. */
 int store_retire(struct store *store, const char *name);
 /*
@@ -87,6 +96,9 @@ uint32_t store_retire_overwritten(struct store *store, const struct stat *file,
                                   const struct table_header *header);
 /* The published generation, borrowed; NULL if there is none. */
 struct store_table *store_find(struct store *store, const char *name);
+
+/* Of this number, published or not, borrowed; NULL if there is none. */
+struct store_table *store_find_generation(struct store *store, uint64_t generation);
 
 /*
  * From any thread on behalf of a session that uses the table: reading its file failed. Every lookup

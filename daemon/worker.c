@@ -141,6 +141,7 @@ static void seat_worked(const struct worker *w, struct worker_seat *seat, uint64
 /* Off the lists; seat_gone() follows when the kernel has dropped its poll. */
 static void seat_release(struct worker *w, struct worker_seat *seat) {
         seat_unlink(w, seat);
+        seat->cut = seat->seat.job;
         serve_forget(&w->serve, &seat->seat);
         seat->awake = false;
         seat->dead = true;
@@ -196,14 +197,27 @@ static bool serve_round(struct worker *w) {
 
 /* ---- mail from the loop ---- */
 
+static bool reserve_slots(struct worker *w, const struct seat *seat) {
+        for (uint32_t i = 0; i < WIRE_TABLES_MAX; i++)
+                if (seat->slots[i].table && serve_reserve(&w->serve, seat->slots[i].table) < 0)
+                        return false;
+        return true;
+}
+
+/* Awake, so that its rings are looked at: one that comes from another daemon may have work. */
 static void deliver_attach(struct mail *mail) {
         struct worker_seat *seat = container_of(mail, struct worker_seat, attach);
         struct worker *w = seat->worker;
 
         seat->last_work_ns = clock_ns();
         ring_server_heartbeat(&seat->seat.ring, seat->last_work_ns);
+        ring_server_announce_awake(&seat->seat.ring);
         seat_link(w, seat, true);
         poll_add(w, seat->doorbell_fd, seat);
+        if (!reserve_slots(w, &seat->seat)) {
+                fault_write(&seat->fault, "carvqd is out of memory");
+                seat_fail(w, seat);
+        }
 }
 
 static void deliver_detached(struct mail *mail) {
@@ -224,14 +238,15 @@ static void deliver_detach(struct mail *mail) {
         struct worker *w = seat->worker;
         uint32_t n_pending;
 
-        if (!seat->drain || seat->dead ||
+        if (seat->how == WORKER_DROP || seat->dead ||
             ring_server_pending(&seat->seat.ring, &n_pending, NULL) < 0) {
                 seat_release(w, seat);
                 return;
         }
         /* What is there now is served; what a flood adds meanwhile is not. */
+        seat->seat.takes_nothing = seat->how == WORKER_FINISH;
         seat->draining = true;
-        seat->drain_head = seat->seat.ring.sq_head + n_pending;
+        seat->drain_head = seat->seat.ring.sq_head + (seat->how == WORKER_DRAIN ? n_pending : 0);
         seat->drain_until_ns = clock_ns() + DRAIN_NS;
         seat_wake(w, seat);
 }
@@ -252,7 +267,7 @@ static void deliver_slot_change(struct mail *mail) {
         if (change->table)
                 change->error = serve_reserve(&w->serve, change->table);
         /* A job in the middle of its pieces must not read a table that is about to go. */
-        if (former.table && seat->job && seat->job->table == former.table)
+        if (former.table && seat->job && seat->job->handle == former.handle)
                 serve_abort(&w->serve, seat, RING_STATUS_NO_TABLE);
 
         *slot = change->table && change->error >= 0
@@ -394,8 +409,8 @@ struct worker *worker_least_loaded(struct worker **workers, uint32_t n_workers) 
         return least;
 }
 
-void worker_detach(struct worker_seat *seat, bool drain) {
-        seat->drain = drain;
+void worker_detach(struct worker_seat *seat, enum worker_detach_how how) {
+        seat->how = how;
         seat->detach.deliver = deliver_detach;
         mailbox_post(&seat->worker->mailbox, &seat->detach);
 }

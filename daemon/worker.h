@@ -11,6 +11,13 @@
 
 struct worker;
 
+/* What becomes of a client's submissions when its seat is let go. */
+enum worker_detach_how {
+        WORKER_DROP,
+        WORKER_DRAIN,  /* those that are there now are served */
+        WORKER_FINISH, /* the one under way is; the others stay in the ring */
+};
+
 struct worker_seat {
         struct seat seat; /* the worker's while attached */
         int doorbell_fd;  /* owned by the session; only polled here */
@@ -22,7 +29,9 @@ struct worker_seat {
         /* The worker's own. */
         struct worker *worker;
         TAILQ_ENTRY(worker_seat) link;
-        bool awake, dead, drain, draining, detaching;
+        bool awake, dead, draining, detaching;
+        bool cut; /* detached with a submission taken and not completed */
+        enum worker_detach_how how;
         uint32_t drain_head; /* the submission index where draining ends */
         uint64_t drain_until_ns;
         uint64_t last_work_ns;
@@ -45,14 +54,15 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
 /* All seats must be detached. Joins the thread. */
 struct worker *worker_free(struct worker *worker);
 
+/* Tables that it has open already are made ready first; without the memory for that it fails. */
 void worker_attach(struct worker *worker, struct worker_seat *seat);
 /* Of these, the one with the fewest seats. */
 struct worker *worker_least_loaded(struct worker **workers, uint32_t n_workers);
 /*
- * Lets go of the seat and calls `detached`. With `drain`, what the client has submitted by now is
- * served first, in turn with the other seats and for a few seconds at most; else it is dropped.
+ * Lets go of the seat and calls `detached`. What is still served is, in turn with the other seats
+ * and for a few seconds at most.
  */
-void worker_detach(struct worker_seat *seat, bool drain);
+void worker_detach(struct worker_seat *seat, enum worker_detach_how how);
 
 /*
  * Sets (table) or clears (NULL) a slot; when the worker has done so, `done` runs and `table` holds

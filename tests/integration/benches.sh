@@ -38,6 +38,7 @@ bench ring 'len(o["targets"]) == 2 and len(o["latency"]) == 28 and len(o["throug
         --lookups 400 --ms 5 --clients 2 --batch 16
 bench cache 'len(o["targets"]) == 2 and len(o["workloads"]) == 3' --rows 2000 --dims 64 --lookups 2000
 bench start 'o["pages_resident"] < 100 and o["bytes_read"] < 10**6' --gib 1 --starts 2
+bench restart 'len(o["targets"]) == 1 and o["pause_ms_worst"] > 0' --rows 2000 --dims 64 --clients 2 --restarts 2
 peers='len(o["peers"]) + len(o["skipped"]) == 7 and all(c["p99_us"] >= c["p50_us"] > 0 for p in o["peers"] for c in p["cells"])
         and all(m["pss_bytes"] > 0 for p in o["peers"] for m in p["memory"])'
 bench peers "$peers" --rows 2000 --dims 60 --ms 5

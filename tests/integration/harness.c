@@ -143,6 +143,7 @@ static pid_t spawn(struct harness *h, const char *const *args) {
 
                 dup2(fd, 2);
                 setenv("NOTIFY_SOCKET", harness_path(h, "notify"), 1);
+                setenv("FDSTORE", "0", 1); /* nobody here keeps descriptors */
                 unsetenv("JOURNAL_STREAM");
                 if (h->pass_sockets)
                         pass_sockets(h);

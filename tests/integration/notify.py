@@ -164,7 +164,7 @@ def test_deaf_manager(folder):
 def test_end(m):
     m.process.terminate()
     message = m.expect("STOPPING", "1")
-    result("the end is announced", message and message.get("STATUS") == "Stopping, 0 clients to drain", message)
+    result("the end is announced", message and message.get("STATUS") == "Stopping, 0 clients to hand over", message)
     result("... and orderly", m.process.wait(PATIENCE_S) == 0, m.process.returncode)
 
 

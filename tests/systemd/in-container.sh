@@ -159,13 +159,40 @@ done </run/carvqd-probe.out
 [[ $line == *"no program that was written"* ]]
 result "the sandbox was tried to the end" $?
 
-# ---- The end: what is in the rings when the daemon is told to stop is served
+# ---- Restart: clients go on, one of them with a table that has no name any more
 
 kill -STOP "$pid" # so that all of it is still there
 echo >&$to_client
-read -r line <&$from_client && [ "$line" = submitted ] && systemctl stop $unit 2>/dev/null
-read -r line <&$from_client && [ "$line" = drained ]
-result "systemctl stop serves lookups that are in flight" $?
+read -r line <&$from_client && [ "$line" = submitted ] && systemctl restart $unit
+read -r line <&$from_client && [ "$line" = answered ]
+result "systemctl restart: lookups in flight are answered" $?
+[ "$pid" != "$(property MainPID)" ]
+result "... by another process" $?
+check "... and the store is empty" is NFileDescriptorStore 0
+
+mkfifo /tmp/load.in
+as member ./test-service-client load second /var/lib/carvq/second.carvq 4 </tmp/load.in >/tmp/load.out 2>&1 &
+load=$!
+exec {to_load}>/tmp/load.in
+check "four clients look up" within 20 grep -qx open /tmp/load.out
+restarted=0
+for _ in 1 2 3 4 5; do
+  systemctl reset-failed $unit # else the limit of starts would be met
+  systemctl restart $unit && is NFileDescriptorStore 0 && [[ $(property StatusText) == *" to 5 clients,"* ]] &&
+    restarted=$((restarted + 1))
+done
+[ $restarted = 5 ]
+result "systemctl restart under load, five times, keeps all clients" $?
+echo >&$to_load
+wait $load
+result "... and no lookup fails or is wrong" $?
+sed 's/^/# /' /tmp/load.out
+
+# ---- The end
+
+systemctl stop $unit 2>/dev/null
+read -t 20 -r line <&$from_client && [ "$line" = drained ]
+result "systemctl stop: a client sees the end" $?
 sed 's/^/# /' /tmp/client.err
 check "... and the daemon ends well" is Result success
 check "... and is away" is ActiveState inactive
