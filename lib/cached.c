@@ -51,7 +51,7 @@ static bool read_row(struct carvq_table *table, const struct codec_request *q, u
 
 /* Rows [first, first + n) from the cache or else through the ring. */
 static int lookup_some(struct carvq_table *table, const struct codec_request *q, uint64_t first,
-                       uint64_t n) {
+                       uint64_t n, uint64_t deadline_ns) {
         struct client_misses *m = table->client->misses;
         bool plain = codec_request_is_plain(q, &table->shape);
         struct codec_request rest = *q;
@@ -69,7 +69,7 @@ static int lookup_some(struct carvq_table *table, const struct codec_request *q,
                 return 0;
         rest.ids = m->ids;
         rest.n_ids = n_misses;
-        return ring_lookup(table, &rest, m->places);
+        return ring_lookup(table, &rest, m->places, deadline_ns);
 }
 
 /* The daemon words what is wrong with an id, and counts from the first one of the lookup. */
@@ -82,15 +82,16 @@ static bool has_wrong_id(const struct carvq_table *table, const struct codec_req
         return false;
 }
 
-int cached_lookup(struct carvq_table *table, const struct codec_request *q) {
+int cached_lookup(struct carvq_table *table, const struct codec_request *q, uint64_t deadline_ns) {
         int r;
 
         r = client_check(table->client);
         if (r < 0)
                 return r;
         if (q->pooling || has_wrong_id(table, q))
-                return ring_lookup(table, q, NULL);
+                return ring_lookup(table, q, NULL, deadline_ns);
         for (uint64_t first = 0; first < q->n_ids && r >= 0; first += CLIENT_MISSES_MAX)
-                r = lookup_some(table, q, first, MIN(q->n_ids - first, CLIENT_MISSES_MAX));
+                r = lookup_some(table, q, first, MIN(q->n_ids - first, CLIENT_MISSES_MAX),
+                                deadline_ns);
         return r;
 }

@@ -18,9 +18,17 @@
  *   -EINVAL   an argument or option is outside its documented range
  *   -E2BIG    an options struct is larger than this library knows and its tail is not zero
  *   -ENOMEM   no memory
- * A connection that is established fails in one way: -ECONNRESET, from the call that finds out and
- * from all later ones. The daemon closed it, died, or broke the protocol; carvq_client_error() says
- * which. Free the client and connect again.
+ *
+ * When the daemon goes, by a crash or a restart, the client connects again by itself: calls that
+ * block go on with the next daemon for as long as their time-out lets them (-ETIMEDOUT), the others
+ * make a step whenever they are called. Tables are opened again by name, lookups in flight are
+ * asked for again and complete once; rows that the caller holds stay. carvq_client_stats() counts
+ * it.
+ *   -EBADF        from lookups of a table that the next daemon does not serve, or with another
+ *                 number of rows or dimensions or another codec; each lookup asks for it again
+ *   -ECONNRESET   from the call that finds out and from all later ones: the daemon broke the
+ *                 protocol, or what answers in its place does (three times); or it went, and
+ *                 `no_reconnect` was set. carvq_client_error() says which; free the client.
  */
 #ifndef CARVQ_H
 #define CARVQ_H
@@ -74,8 +82,10 @@ struct carvq_connect_options {
         const char *socket_path;
         const char *name;     /* shown by `carvqctl clients`; NULL: the program's name */
         uint64_t arena_bytes; /* for answers, allocated when touched; 0: 64 MiB */
-        uint64_t timeout_ns;  /* for the handshake and each blocking call; 0: 30 s */
+        uint64_t timeout_ns;  /* for the handshake and each blocking call, with all that it takes to
+                                 reconnect; 0: 30 s */
         uint64_t spin_ns; /* busy-wait this long before sleeping; 0: adaptive; UINT64_MAX: never */
+        uint32_t no_reconnect; /* not 0: when the daemon goes, -ECONNRESET from then on */
 };
 
 /*
@@ -101,9 +111,26 @@ void carvq_client_free(carvq_client *client);
 /* The sentence behind the last error of this client or its tables; "" after success. Never NULL. */
 const char *carvq_client_error(const carvq_client *client);
 
-/* Readable (POLLIN) when a completion may be there and carvq_poll() would not spin; for event
- * loops. See carvq_arm(). Stays owned by the client. */
-int carvq_client_fd(const carvq_client *client);
+/*
+ * Readable (POLLIN) when a completion may be there and carvq_poll() would not spin; for event
+ * loops. See carvq_arm(). Without a daemon, when the next step to one is due. The same descriptor
+ * for as long as the client lives, and owned by it; from the first call on, which may fail: -EMFILE
+ * and what epoll_create1() and timerfd_create() give besides.
+ */
+int carvq_client_fd(carvq_client *client);
+
+struct carvq_client_stats {
+        size_t size;               /* set by the caller */
+        uint64_t epoch;            /* of the daemon; another one with each start of it */
+        uint64_t n_reconnects;     /* after the connection had been lost */
+        uint64_t n_handovers;      /* to another daemon, which kept the connection */
+        uint64_t n_resubmitted;    /* lookups that were in flight then and were asked for again */
+        uint64_t last_pause_ns;    /* from finding out to the first completion; or, with nothing */
+        uint64_t longest_pause_ns; /* in flight, to the connection */
+};
+
+/* Since carvq_connect(); does not look at the connection. 0, or -EINVAL: `size` is not set. */
+int carvq_client_stats(const carvq_client *client, struct carvq_client_stats *stats);
 
 /* ---- Tables ---- */
 
@@ -111,7 +138,8 @@ int carvq_client_fd(const carvq_client *client);
  * Opens a published table by name. Blocks for two round trips. Where the daemon keeps rows of the
  * table decoded in memory for all to read, carvq_lookup() takes them from there and asks for the
  * rest only; they are the same rows, of the same generation, also when the daemon has died since
- * and no call has found out.
+ * and no call has found out. With another daemon the table is what that one serves under the name:
+ * rows of one lookup are all of one generation, but two lookups may see two.
  *   -ENOENT      no table of that name
  *   -EACCES      the table is for a group that this process was not in when it connected
  *   -EDQUOT      too many tables open in this session
@@ -136,8 +164,9 @@ struct carvq_table_options {
  * The same with options, which may be NULL. With CARVQ_MODE_DIRECT the daemon hands over the file
  * that it has mapped (this generation of the table, whatever its path has come to mean), read-only;
  * it is mapped here too and carvq_lookup() decodes in the calling thread. What was looked up is
- * still told to the daemon, for `carvqctl stats`. Lookups go on when the connection ends, until the
- * client is freed. As carvq_table_open(), and
+ * still told to the daemon, for `carvqctl stats`; to a next one only what comes after another call
+ * of this client has found it. Lookups go on when the connection ends, with the same file, until
+ * the client is freed. As carvq_table_open(), and
  *   -EOPNOTSUPP       direct: the daemon does not hand out files
  *   -EBADMSG          direct: the file is damaged by now, or not a table
  *   -EPROTONOSUPPORT  direct: the file was written by a version that is newer than this library
@@ -209,7 +238,7 @@ struct carvq_lookup_options {
  *   -ENOBUFS     rows_bytes is too small for the rows
  *   -EMSGSIZE    ring: a row exceeds the arena, or a bag has more than CARVQ_IDS_MAX ids
  *   -EAGAIN      ring: unreleased tickets leave no room in the arena
- *   -EBADF       ring: the table was retired because its file failed
+ *   -EBADF       ring: the table was retired because its file failed, or is no longer served
  *   -ECONNRESET, -ETIMEDOUT
  */
 int carvq_lookup(carvq_table *table, const uint64_t *ids, size_t n_ids,
@@ -222,7 +251,8 @@ int carvq_lookup(carvq_table *table, const uint64_t *ids, size_t n_ids,
 const char *carvq_table_error(const carvq_table *table);
 
 /*
- * Starts a lookup and returns at once. Ids and bags are copied; the answer appears in the arena.
+ * Starts a lookup and returns at once, also while there is no daemon. Ids and bags are copied; the
+ * answer appears in the arena.
  * The row stride, when 0, is the row's size rounded up to 64 bytes.
  *   -EINVAL      as carvq_lookup()
  *   -EMSGSIZE    more than CARVQ_IDS_MAX ids or bags, or rows that would never fit the arena
@@ -259,7 +289,8 @@ void carvq_release(carvq_client *client, carvq_ticket ticket);
 /*
  * For event loops: asks the daemon to make carvq_client_fd() readable at the next completion.
  * Returns 1 if a lookup is done that you do not know of yet (poll your tickets, do not sleep), 0 if
- * armed, -ECONNRESET. Polling a ticket that is not done disarms: arm last, then sleep.
+ * armed, -ECONNRESET. Polling a ticket that is not done disarms: arm last, then sleep. Without a
+ * daemon it makes a step towards the next one.
  */
 int carvq_arm(carvq_client *client);
 

@@ -38,6 +38,20 @@ static int make_memory(uint64_t bytes, int *ret_memfd, struct fault *ret_fault) 
         return 0;
 }
 
+/* Our half of a ring that nobody has used yet. */
+static void begin(struct client_ring *ring, uint8_t *memory, const struct ring_layout *layout) {
+        *ring = (struct client_ring){
+                .layout = *layout,
+                .memory = memory,
+                .header = (void *)memory,
+                .claims = (void *)(memory + RING_CLAIMS_OFFSET),
+                .cache_use = (void *)(memory + RING_CACHE_USE_OFFSET),
+                .submissions = (void *)(memory + layout->sq_offset),
+                .completions = (const void *)(memory + layout->cq_offset),
+                .doorbell_fd = -1,
+        };
+}
+
 int client_ring_init(struct client_ring *ring, const struct ring_geometry *geometry, int *ret_memfd,
                      struct fault *ret_fault) {
         _cleanup_(closep) int fd = -1;
@@ -56,16 +70,7 @@ int client_ring_init(struct client_ring *ring, const struct ring_geometry *geome
                 return fault_set(ret_fault, -errno, "mmap of %" PRIu64 " bytes: %s",
                                  layout.ring_bytes, strerror(errno));
 
-        *ring = (struct client_ring){
-                .layout = layout,
-                .memory = memory,
-                .header = (void *)memory,
-                .claims = (void *)(memory + RING_CLAIMS_OFFSET),
-                .cache_use = (void *)(memory + RING_CACHE_USE_OFFSET),
-                .submissions = (void *)(memory + layout.sq_offset),
-                .completions = (const void *)(memory + layout.cq_offset),
-                .doorbell_fd = -1,
-        };
+        begin(ring, memory, &layout);
         *ret_memfd = steal_fd(&fd);
         return 0;
 }
@@ -76,6 +81,15 @@ void client_ring_deinit(struct client_ring *ring) {
         munmap(ring->memory, ring->layout.ring_bytes);
         closep(&ring->doorbell_fd);
         ring->memory = NULL;
+}
+
+void client_ring_reset(struct client_ring *ring) {
+        const struct ring_layout layout = ring->layout;
+
+        closep(&ring->doorbell_fd);
+        /* The words of both sides: the daemon writes to its own only from RING on. */
+        memset(ring->memory, 0, RING_PAGE_BYTES);
+        begin(ring, ring->memory, &layout);
 }
 
 /* A full counter (EAGAIN) rings as loud as any; a dead daemon is found out by the socket. */
@@ -226,4 +240,8 @@ void client_ring_hit(struct client_ring *ring, uint64_t handle, uint32_t slot) {
 
 uint64_t client_ring_heartbeat_ns(const struct client_ring *ring) {
         return atomic_load_explicit(&ring->header->heartbeat_ns, memory_order_relaxed);
+}
+
+uint64_t client_ring_epoch(const struct client_ring *ring) {
+        return atomic_load_explicit(&ring->header->epoch, memory_order_relaxed);
 }

@@ -34,6 +34,12 @@ int client_ring_init(struct client_ring *ring, const struct ring_geometry *geome
                      struct fault *ret_fault);
 void client_ring_deinit(struct client_ring *ring);
 
+/*
+ * As it was after client_ring_init(), for another daemon; nobody else may be using it. Ids and
+ * answers stay, where they are.
+ */
+void client_ring_reset(struct client_ring *ring);
+
 /* -EAGAIN: the submission ring is full; -EPROTO: the daemon's index makes no sense. */
 int client_ring_submit(struct client_ring *ring, const struct ring_submission *submission);
 
@@ -66,3 +72,6 @@ void client_ring_hit(struct client_ring *ring, uint64_t handle, uint32_t slot);
 
 /* When the daemon last showed life; 0: never. */
 uint64_t client_ring_heartbeat_ns(const struct client_ring *ring);
+
+/* Of the daemon that serves this ring. */
+uint64_t client_ring_epoch(const struct client_ring *ring);

@@ -280,7 +280,8 @@ static int run(struct flight *f) {
                 }
                 if (f->n_pieces)
                         r = finish_piece(f);
-                else if (client->n_with_daemon) /* the room is with lookups that will end */
+                /* Else the room is with lookups that will end. */
+                else if (client->n_with_daemon || client->n_pending)
                         r = client_wait(client, f->deadline_ns);
                 if (r < 0)
                         return r;
@@ -290,18 +291,41 @@ static int run(struct flight *f) {
 }
 
 int ring_lookup(struct carvq_table *table, const struct codec_request *request,
-                const uint64_t *places) {
+                const uint64_t *places, uint64_t deadline_ns) {
         struct flight f = {
                 .table = table,
                 .request = request,
                 .places = places,
-                .deadline_ns = deadline_after(table->client->timeout_ns),
+                .deadline_ns = deadline_ns,
         };
         int r;
 
         r = run(&f);
         for (uint32_t i = 0; i < f.n_pieces; i++)
                 lookup_release(table->client, f.pieces[i].lookup);
+        return r;
+}
+
+/*
+ * With a daemon. When another one came in the middle, some rows may be of the table's former
+ * content, and so all are looked up again.
+ */
+static int served_lookup(struct carvq_table *table, const struct codec_request *request) {
+        struct carvq_client *client = table->client;
+        const uint64_t deadline_ns = deadline_after(client->timeout_ns);
+        uint64_t n_reconnects;
+        int r = 0;
+
+        do {
+                n_reconnects = client->n_reconnects;
+                client_look_at_epoch(client);
+                if (table->cache_due)
+                        r = table_renew_cache(table);
+                if (r < 0)
+                        return r;
+                r = table->cache.memory ? cached_lookup(table, request, deadline_ns)
+                                        : ring_lookup(table, request, NULL, deadline_ns);
+        } while (r >= 0 && n_reconnects != client->n_reconnects);
         return r;
 }
 
@@ -322,6 +346,5 @@ _public_ int carvq_lookup(carvq_table *table, const uint64_t *ids, size_t n_ids,
         request.out = ret_rows;
         if (table_is_direct(table))
                 return direct_lookup(table, &request);
-        return table->cache.memory ? cached_lookup(table, &request)
-                                   : ring_lookup(table, &request, NULL);
+        return served_lookup(table, &request);
 }

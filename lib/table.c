@@ -32,8 +32,9 @@ static int await_answer(struct carvq_client *client, int type, uint64_t request,
                 r = packet_receive(client->socket_fd, deadline_ns, &packet, &fd, &client->error);
                 if (r == -ETIMEDOUT)
                         return r;
-                if (r < 0) {
-                        client_reap(client); /* what was completed before the end is good */
+                if (r == -ECONNRESET) {
+                        client_lose(client, client->error.text);
+                } else if (r < 0) {
                         client_break(client, "%s", client->error.text);
                 } else if (r == type && packet.table.request == request) {
                         *ret_packet = packet;
@@ -42,26 +43,47 @@ static int await_answer(struct carvq_client *client, int type, uint64_t request,
                 } else {
                         client_dispatch(client, r, &packet);
                 }
-                if (client->broken)
-                        return client_check(client);
+                if (client->link != LINK_UP)
+                        return fault_set(&client->error, -ECONNRESET, "%s", client->why.text);
         } while (clock_ns() < deadline_ns);
         return fault_set(&client->error, -ETIMEDOUT, "the daemon does not answer");
 }
 
-static int ask_for_table(struct carvq_client *client, const char *name,
-                         struct wire_table *ret_table) {
+int table_ask(struct carvq_client *client, const char *name, uint64_t *ret_request) {
         struct wire_open_table message = {
                 .header = { WIRE_OPEN_TABLE, sizeof(message) },
                 .request = ++client->last_request,
         };
-        union packet answer;
-        int r, fd;
+        int r;
 
         memcpy(message.name, name, strlen(name));
         r = packet_send(client->socket_fd, &message, sizeof(message), -1);
         if (r < 0)
                 return fault_set(&client->error, r, "sending OPEN_TABLE: %s", strerror(-r));
-        r = await_answer(client, WIRE_TABLE, message.request, &answer, &fd);
+        *ret_request = message.request;
+        return 0;
+}
+
+void table_hand_back(struct carvq_client *client, const struct wire_table *table) {
+        const struct wire_close_table close_table = {
+                .header = { WIRE_CLOSE_TABLE, sizeof(close_table) },
+                .table = table->table,
+        };
+
+        if (table->status == WIRE_OK)
+                packet_send(client->socket_fd, &close_table, sizeof(close_table), -1);
+}
+
+static int ask_for_table(struct carvq_client *client, const char *name,
+                         struct wire_table *ret_table) {
+        uint64_t request = 0;
+        union packet answer;
+        int r, fd;
+
+        r = table_ask(client, name, &request);
+        if (r < 0)
+                return r;
+        r = await_answer(client, WIRE_TABLE, request, &answer, &fd);
         if (r < 0)
                 return r;
         if (answer.table.status != WIRE_OK)
@@ -148,6 +170,22 @@ static int make_direct(struct carvq_table *table, const char *name, const char *
         return r < 0 ? fault_set(&client->error, r, "table %s: %s", name, why.text) : 0;
 }
 
+int table_renew_cache(struct carvq_table *table) {
+        struct carvq_client *client = table->client;
+        int r;
+
+        cached_deinit(table);
+        /* Before it is open, or when it cannot be had, the daemon is asked for all rows. */
+        if (client->link != LINK_UP || !table->handle)
+                return 0;
+        table->cache_due = false;
+        r = make_cached(table, table->name);
+        if (r == -ETIMEDOUT)
+                return r;
+        client->error.text[0] = '\0'; /* the lookup finds out about an end by itself */
+        return 0;
+}
+
 /* No such name can be published; -ENOENT spares callers a second error to handle. */
 static int check_name(const char *name, struct fault *ret_fault) {
         if (wire_table_name_valid(name))
@@ -177,6 +215,8 @@ static int ring_open(struct carvq_client *client, const char *name,
 
         table = steal_pointer(&fresh);
         table->client = client;
+        memcpy(table->name, name, strlen(name));
+        table->wants_cache = options->mode == CARVQ_MODE_RING && !options->no_cache;
         table->handle = answer.table;
         table->generation = answer.generation;
         table->shape.n_rows = answer.n_rows;
@@ -187,7 +227,7 @@ static int ring_open(struct carvq_client *client, const char *name,
         LIST_INSERT_HEAD(&client->tables, table, link);
         if (options->mode == CARVQ_MODE_DIRECT)
                 r = make_direct(table, name, options->cpu_mask);
-        else if (!options->no_cache)
+        else if (table->wants_cache)
                 r = make_cached(table, name);
         if (r < 0)
                 return r;
@@ -198,6 +238,7 @@ static int ring_open(struct carvq_client *client, const char *name,
 _public_ int carvq_table_open_with(carvq_client *client, const char *name,
                                    const struct carvq_table_options *user_options,
                                    carvq_table **ret_table) {
+        const uint64_t deadline_ns = deadline_after(client->timeout_ns);
         struct carvq_table_options options;
         int r;
 
@@ -211,7 +252,16 @@ _public_ int carvq_table_open_with(carvq_client *client, const char *name,
                 return fault_set(&client->error, -EINVAL, "mode is %" PRIu32 ", expected 0 to %d",
                                  options.mode, CARVQ_MODE_DIRECT);
         r = check_name(name, &client->error);
-        return r < 0 ? r : ring_open(client, name, &options, ret_table);
+        while (r >= 0) {
+                r = client_await_link(client, deadline_ns);
+                if (r < 0)
+                        break;
+                r = ring_open(client, name, &options, ret_table);
+                if (r != -ECONNRESET || client->link == LINK_ENDED)
+                        break;
+                r = 0; /* the daemon went meanwhile */
+        }
+        return r;
 }
 
 _public_ int carvq_table_open(carvq_client *client, const char *name, carvq_table **ret_table) {
@@ -228,14 +278,19 @@ void table_free(struct carvq_table *table) {
 
 _public_ void carvq_table_close(carvq_table *table) {
         struct wire_close_table message = { .header = { WIRE_CLOSE_TABLE, sizeof(message) } };
+        struct carvq_client *client;
 
         if (!table)
                 return;
-        if (table->client) {
+        client = table->client;
+        if (client) {
                 message.table = table->handle;
-                if (!table->client->broken)
-                        packet_send(table->client->socket_fd, &message, sizeof(message), -1);
+                if (table->handle && client->link == LINK_UP)
+                        packet_send(client->socket_fd, &message, sizeof(message), -1);
                 LIST_REMOVE(table, link);
+                for (size_t i = 0; i < CLIENT_LOOKUPS_MAX; i++)
+                        if (client->lookups[i].table == table)
+                                client->lookups[i].table = NULL;
         }
         table_free(table);
 }

@@ -57,6 +57,9 @@ static void mark_seen(struct carvq_client *client, struct lookup *l) {
 void lookup_release(struct carvq_client *client, struct lookup *l) {
         if (l->state == LOOKUP_FLYING) {
                 l->state = LOOKUP_ABANDONED; /* the daemon may still write its rows */
+        } else if (l->state == LOOKUP_PENDING) {
+                client->n_pending--;
+                lookup_free(client, l);
         } else if (l->state == LOOKUP_DONE) {
                 mark_seen(client, l);
                 lookup_free(client, l);
@@ -115,12 +118,17 @@ static int allocate(struct carvq_client *client, const struct codec_request *req
         return r;
 }
 
-static void fill(const struct codec_request *request, const struct carvq_table *table,
-                 const struct lookup *l, struct ring_submission *ret_submission) {
-        *ret_submission = (struct ring_submission){
+static void describe(const struct carvq_client *client, struct carvq_table *table,
+                     const struct codec_request *request, struct lookup *l) {
+        l->ticket = (client->last_ticket / CLIENT_LOOKUPS_MAX + 1) * CLIENT_LOOKUPS_MAX +
+                    (uint64_t)(l - client->lookups);
+        l->table = table;
+        l->n_table_rows = table->shape.n_rows;
+        l->n_rows = (uint32_t)codec_request_rows(request);
+        l->seen = false;
+        l->again = false;
+        l->submission = (struct ring_submission){
                 .user_data = l->ticket,
-                .table = table->handle,
-                .submit_ns = clock_ns(),
                 .ids_offset = l->ids.offset,
                 .bags_offset =
                         request->pooling ? l->ids.offset + request->n_ids * sizeof(uint64_t) : 0,
@@ -137,44 +145,49 @@ static void fill(const struct codec_request *request, const struct carvq_table *
         };
 }
 
+int lookup_send(struct carvq_client *client, struct lookup *l) {
+        int r;
+
+        if (client->link != LINK_UP || !l->table->handle)
+                return -ENOTCONN;
+        l->submission.table = l->table->handle;
+        l->submission.submit_ns = clock_ns();
+        r = client_ring_submit(&client->ring, &l->submission);
+        if (r < 0)
+                return r;
+        client->n_with_daemon++;
+        l->state = LOOKUP_FLYING;
+        return 0;
+}
+
 /* Without a sentence: -EAGAIN where there is no room, -EMSGSIZE where there never will be, -EPROTO.
  */
-static int try_submit(struct carvq_client *client, const struct carvq_table *table,
+static int try_submit(struct carvq_client *client, struct carvq_table *table,
                       const struct codec_request *request, struct lookup **ret_lookup) {
         struct lookup *l = SLIST_FIRST(&client->free_lookups);
-        struct ring_submission submission;
         int r;
 
         r = l ? allocate(client, request, l) : -EAGAIN;
         if (r < 0)
                 return r;
         write_ids(client, request, l->ids.offset);
-        l->ticket = (client->last_ticket / CLIENT_LOOKUPS_MAX + 1) * CLIENT_LOOKUPS_MAX +
-                    (uint64_t)(l - client->lookups);
-        l->n_table_rows = table->shape.n_rows;
-        l->n_ids = (uint32_t)request->n_ids;
-        l->n_rows = (uint32_t)codec_request_rows(request);
-        l->n_cols = request->n_cols;
-        l->type = request->type;
-        l->row_stride_bytes = request->row_stride_bytes;
-        l->seen = false;
-        fill(request, table, l, &submission);
-        r = client_ring_submit(&client->ring, &submission);
-        if (r < 0) {
+        describe(client, table, request, l);
+        r = lookup_send(client, l);
+        if (r == -ENOTCONN) {
+                l->state = LOOKUP_PENDING; /* client_resubmit() will see to it */
+                client->n_pending++;
+        } else if (r < 0) {
                 arena_free(&client->ids, &l->ids);
                 arena_free(&client->arena, &l->rows);
                 return r;
         }
-
         client->last_ticket = l->ticket;
-        client->n_with_daemon++;
-        l->state = LOOKUP_FLYING;
         SLIST_REMOVE_HEAD(&client->free_lookups, link);
         *ret_lookup = l;
         return 0;
 }
 
-int lookup_submit(struct carvq_client *client, const struct carvq_table *table,
+int lookup_submit(struct carvq_client *client, struct carvq_table *table,
                   const struct codec_request *request, struct lookup **ret_lookup) {
         int r;
 
@@ -196,7 +209,7 @@ int lookup_submit(struct carvq_client *client, const struct carvq_table *table,
                 return fault_set(&client->error, r,
                                  "rings or arena are full (%" PRIu32
                                  " lookups with the daemon): release a ticket first",
-                                 client->n_with_daemon);
+                                 client->n_with_daemon + client->n_pending);
         case -EPROTO:
                 client_break(client, "the daemon broke the protocol: sq_head jumped");
                 return client_check(client);
@@ -217,7 +230,7 @@ static const char *completion_defect(const struct ring_completion *c, const stru
                 return "a completion with flags that were not asked for";
         if (c->status == RING_STATUS_OK && (c->row_first != 0 || c->n_rows != l->n_rows))
                 return "a completion with another number of rows";
-        if (c->status == RING_STATUS_OUT_OF_RANGE && c->detail >= l->n_ids)
+        if (c->status == RING_STATUS_OUT_OF_RANGE && c->detail >= l->submission.n_ids)
                 return "a completion whose bad id is none of ours";
         return NULL;
 }
@@ -231,6 +244,9 @@ static int complete(struct carvq_client *client, const struct ring_completion *c
                 return -ECONNRESET;
         }
         client->n_with_daemon--;
+        client->n_completed++;
+        if (client->backoff_ns)
+                client_recovered(client);
         if (l->state == LOOKUP_ABANDONED) {
                 lookup_free(client, l);
                 return 0;
@@ -242,13 +258,33 @@ static int complete(struct carvq_client *client, const struct ring_completion *c
         return 0;
 }
 
-int client_reap(struct carvq_client *client) {
+void lookup_refuse(struct carvq_client *client, struct lookup *l) {
+        l->state = LOOKUP_DONE;
+        l->status = LOOKUP_STATUS_REFUSED;
+        client->n_pending--;
+        client->n_completed++;
+        client->n_unseen++;
+}
+
+void lookup_orphan(struct carvq_client *client, struct lookup *l) {
+        if (l->state == LOOKUP_ABANDONED) {
+                lookup_free(client, l);
+                client->n_with_daemon--;
+        } else if (l->state == LOOKUP_FLYING) {
+                l->state = LOOKUP_PENDING;
+                l->again = true;
+                client->n_with_daemon--;
+                client->n_pending++;
+        }
+}
+
+static int reap_ring(struct carvq_client *client) {
         struct ring_completion completions[REAP_BATCH];
         int n = 0, n_all = 0;
 
         /* Bounded: a daemon that completes without end runs out of lookups in flight. */
         do {
-                if (client->broken)
+                if (client->link != LINK_UP)
                         break;
                 n = client_ring_reap(&client->ring, completions, REAP_BATCH);
                 if (n < 0) {
@@ -261,6 +297,15 @@ int client_reap(struct carvq_client *client) {
                 n_all += n;
         } while (n == REAP_BATCH);
         return n_all;
+}
+
+int client_reap(struct carvq_client *client) {
+        int n = reap_ring(client);
+
+        client_look_at_epoch(client);
+        if (client->n_pending && client->link == LINK_UP)
+                client_resubmit(client);
+        return n;
 }
 
 int lookup_outcome(struct carvq_client *client, const struct lookup *l, uint64_t id_first) {
@@ -280,6 +325,9 @@ int lookup_outcome(struct carvq_client *client, const struct lookup *l, uint64_t
         case RING_STATUS_RETIRED:
                 return fault_set(&client->error, -EBADF,
                                  "the table was retired: its file failed under the daemon");
+        case LOOKUP_STATUS_REFUSED:
+                return fault_set(&client->error, -EBADF, "%s",
+                                 l->table ? l->table->refusal.text : "the table was closed");
         case RING_STATUS_NO_MEMORY:
                 return fault_set(&client->error, -ENOMEM, "the daemon has no memory for the ids");
         default:
@@ -330,13 +378,20 @@ static void sleep_until(struct carvq_client *client, uint64_t deadline_ns) {
 }
 
 int client_wait(struct carvq_client *client, uint64_t deadline_ns) {
+        const uint64_t n_completed = client->n_completed;
         uint64_t budget_ns = spin_budget_ns(client);
+        int r;
 
         for (;;) {
-                if (client_reap(client))
+                client_reap(client);
+                if (client->n_completed != n_completed)
                         return 0;
-                if (client->broken)
-                        return client_check(client);
+                if (client->link != LINK_UP) {
+                        r = client_await_link(client, deadline_ns);
+                        if (r < 0)
+                                return r;
+                        continue;
+                }
                 if (budget_ns &&
                     client_ring_spin(&client->ring, MIN(deadline_after(budget_ns), deadline_ns)))
                         continue;
@@ -348,22 +403,24 @@ int client_wait(struct carvq_client *client, uint64_t deadline_ns) {
 }
 
 int lookup_wait(struct carvq_client *client, struct lookup *l, uint64_t deadline_ns) {
+        const uint64_t n_reconnects = client->n_reconnects;
         uint64_t start_ns;
         bool spins;
         int r;
 
         client_reap(client);
-        if (l->state != LOOKUP_FLYING)
+        if (!lookup_is_open(l))
                 return 0;
         spins = spin_budget_ns(client) > 0;
         start_ns = clock_ns();
         do {
                 r = client_wait(client, deadline_ns);
-                if (r < 0 && l->state == LOOKUP_FLYING)
+                if (r < 0 && lookup_is_open(l))
                         return r;
-        } while (l->state == LOOKUP_FLYING);
+        } while (lookup_is_open(l));
 
-        wait_learn(&client->waits, spins, clock_ns() - start_ns);
+        if (client->n_reconnects == n_reconnects) /* else it says nothing of spinning */
+                wait_learn(&client->waits, spins, clock_ns() - start_ns);
         return 0;
 }
 
@@ -417,11 +474,24 @@ static int hand_out(struct carvq_client *client, struct lookup *l, struct carvq_
         *ret_rows = (struct carvq_rows){
                 .rows = lookup_rows(client, l),
                 .n_rows = l->n_rows,
-                .row_stride_bytes = l->row_stride_bytes,
-                .n_cols = l->n_cols,
-                .type = l->type,
+                .row_stride_bytes = l->submission.row_stride_bytes,
+                .n_cols = l->submission.n_cols,
+                .type = l->submission.type,
         };
         return 0;
+}
+
+/* At what the socket has, or for a daemon, without waiting. */
+static void client_look(struct carvq_client *client) {
+        client_drain(client);
+        client_reconnect(client);
+        client_reap(client);
+}
+
+/* A lookup in the ring needs no system call but now and then; one that is not, each time. */
+static bool polling_should_look(struct carvq_client *client) {
+        return client->ring.waiting & 1 || client->n_pending || client->link != LINK_UP ||
+               ++client->n_idle_polls % POLLS_PER_LOOK == 0;
 }
 
 _public_ int carvq_poll(carvq_client *client, carvq_ticket ticket, struct carvq_rows *ret_rows) {
@@ -431,12 +501,11 @@ _public_ int carvq_poll(carvq_client *client, carvq_ticket ticket, struct carvq_
         if (!l)
                 return -ENOENT;
         client_reap(client);
-        if (l->state == LOOKUP_FLYING &&
-            (client->ring.waiting & 1 || ++client->n_idle_polls % POLLS_PER_LOOK == 0)) {
+        if (lookup_is_open(l) && polling_should_look(client)) {
                 client_ring_disarm(&client->ring);
-                client_drain(client);
+                client_look(client);
         }
-        if (l->state == LOOKUP_FLYING) {
+        if (lookup_is_open(l)) {
                 r = client_check(client);
                 if (r < 0)
                         lookup_release(client, l);
@@ -468,12 +537,13 @@ _public_ void carvq_release(carvq_client *client, carvq_ticket ticket) {
 
 _public_ int carvq_arm(carvq_client *client) {
         client->error.text[0] = '\0';
-        client_drain(client); /* of old wake-ups, before a new one is asked for */
+        client_look(client); /* at old wake-ups, before a new one is asked for */
         for (;;) {
                 client_reap(client);
                 if (client->n_unseen)
                         return 1;
-                if (client->broken)
+                /* Without a daemon the descriptor tells when the next step is due. */
+                if (client->link != LINK_UP)
                         return client_check(client);
                 if (client_ring_arm(&client->ring))
                         return 0;

@@ -576,13 +576,18 @@ static void test_completions_outlive_the_daemon(void **state) {
         uint64_t ids[1] = { 5 };
         float row[384];
         struct carvq_rows rows;
+        const struct carvq_connect_options o = { .size = sizeof(o),
+                                                 .socket_path = h.socket_path,
+                                                 .no_reconnect = 1 };
         carvq_table *table, *other_table, *none;
-        carvq_client *client = connect_to("minilm", &table),
-                     *other = connect_to("minilm", &other_table);
-        struct pollfd p = { .fd = carvq_client_fd(client), .events = POLLIN };
+        carvq_client *client, *other = connect_to("minilm", &other_table);
+        struct pollfd p = { .events = POLLIN };
         carvq_ticket ticket;
 
         (void)state;
+        assert_int_equal(carvq_connect(&o, &client, NULL), 0);
+        assert_int_equal(carvq_table_open(client, "minilm", &table), 0);
+        p.fd = carvq_client_fd(client);
         assert_int_equal(carvq_submit(table, ids, 1, NULL, &ticket), 0);
         assert_int_equal(carvq_lookup(other_table, ids, 1, NULL, row, sizeof(row)), 0);
         if (carvq_arm(client) == 0) /* else it was complete already */

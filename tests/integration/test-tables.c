@@ -204,10 +204,15 @@ static void test_direct_rows(void **state) {
 
 /* The file that the daemon has mapped, not the one that its path names by now; and it stays. */
 static void test_direct_generations(void **state) {
-        carvq_client *client = harness_connect(&h);
-        carvq_table *old = open_direct(client), *a = open_file("a"), *b = open_file("b"), *new;
+        const struct carvq_connect_options o = { .size = sizeof(o),
+                                                 .socket_path = h.socket_path,
+                                                 .no_reconnect = 1 };
+        carvq_table *old, *a = open_file("a"), *b = open_file("b"), *new;
+        carvq_client *client;
 
         (void)state;
+        assert_int_equal(carvq_connect(&o, &client, NULL), 0);
+        old = open_direct(client);
         replace_with("b");
         assert_true(same_rows(old, a, 1));
         new = open_direct(client);

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,11 +34,13 @@
 static carvq_client *client;
 static carvq_table *table;
 
-static int open_table(const char *name) {
+static int open_table(const char *name, bool no_reconnect) {
+        const struct carvq_connect_options options = { .size = sizeof(options),
+                                                       .no_reconnect = no_reconnect };
         char message[CARVQ_MESSAGE_BYTES] = "";
         int r;
 
-        r = carvq_connect(NULL, &client, message);
+        r = carvq_connect(&options, &client, message);
         if (r >= 0) {
                 r = carvq_table_open(client, name, &table);
                 if (r < 0)
@@ -158,7 +161,7 @@ static int load(const char *name, const char *path, int n) {
         for (int i = 0; i < n; i++) {
                 pids[i] = fork();
                 if (pids[i] == 0)
-                        _exit(open_table(name) < 0 || look_up_for_ever(path, &shares[i]) < 0);
+                        _exit(open_table(name, true) < 0 || look_up_for_ever(path, &shares[i]) < 0);
         }
         for (int i = 0; i < n; i++)
                 while (!shares[i].n_lookups && !waitpid(-1, NULL, WNOHANG))
@@ -197,11 +200,13 @@ static int insult(void) {
 }
 
 int main(int argc, char **argv) {
+        bool drains = argc == 3 && !strcmp(argv[1], "drain");
+
         if (argc == 2 && !strcmp(argv[1], "insult"))
                 return insult() < 0;
         if (argc == 5 && !strcmp(argv[1], "load"))
                 return load(argv[2], argv[3], atoi(argv[4])) < 0;
-        if (argc != 3 || open_table(argv[2]) < 0)
+        if (argc != 3 || open_table(argv[2], drains) < 0)
                 return 1;
-        return (strcmp(argv[1], "drain") ? lookup() : drain()) < 0;
+        return (drains ? drain() : lookup()) < 0;
 }

@@ -17,8 +17,6 @@
 
 #include <cmocka.h>
 
-#define EPOCH 77u
-
 static uint64_t clock_now(void) {
         struct timespec t;
 
@@ -97,7 +95,7 @@ static void send_welcome(struct fake_daemon *f, uint64_t offered) {
                         .version_major = WIRE_VERSION_MAJOR,
                         .max_ids = f->max_ids,
                         .features_accepted = offered & f->features,
-                        .epoch = EPOCH,
+                        .epoch = f->epoch,
                         .session = 1,
                         .max_ring_bytes = UINT64_C(1) << 30,
                         .server = "fake",
@@ -207,7 +205,7 @@ static bool take_ring(struct fake_daemon *f) {
         f->memory =
                 mmap(NULL, f->layout.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, f->memfd, 0);
         f->header = (void *)f->memory;
-        atomic_store(&f->header->epoch, EPOCH);
+        atomic_store(&f->header->epoch, f->epoch);
         atomic_store(&f->header->heartbeat_ns, clock_now());
         f->doorbell_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         switch (f->trick) {
@@ -424,6 +422,8 @@ static void ready(struct fake_daemon *f) {
                         f->n_doorbells++;
                 if (event.data.fd == f->control_fd)
                         (void)read(f->control_fd, &word, sizeof(word));
+                if (f->trick == TRICK_CLOSE_WHEN_HELD && f->hold)
+                        return;
                 if (event.data.fd == f->fd && event.events && !fake_on_message(f))
                         return;
                 while (has_work(f))
@@ -432,10 +432,12 @@ static void ready(struct fake_daemon *f) {
         }
 }
 
-static void *run(void *userdata) {
-        struct fake_daemon *f = userdata;
-
+static void serve_connection(struct fake_daemon *f) {
         f->fd = accept4(f->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+        f->memory = NULL;
+        f->memfd = f->doorbell_fd = -1;
+        f->sq_head = f->cq_tail = f->answered = 0;
+        f->n_connections += f->fd >= 0;
         if (f->fd >= 0 && greet(f) && take_ring(f))
                 ready(f);
         /* A dead process drops everything at once. */
@@ -444,6 +446,17 @@ static void *run(void *userdata) {
         closep(&f->memfd);
         closep(&f->doorbell_fd);
         closep(&f->fd);
+}
+
+static void *run(void *userdata) {
+        struct fake_daemon *f = userdata;
+
+        serve_connection(f);
+        for (uint32_t i = 0; f->n_later && !f->stop; i++) {
+                f->trick = f->later[i < f->n_later ? i : f->n_later - 1];
+                f->epoch++;
+                serve_connection(f);
+        }
         return NULL;
 }
 
@@ -455,6 +468,7 @@ void fake_daemon_start(struct fake_daemon *f, const char *dir, const char *table
                 .trick = trick,
                 .max_ids = RING_IDS_MAX,
                 .features = WIRE_FEATURES_KNOWN,
+                .epoch = 77,
                 .fd = -1,
                 .memfd = -1,
                 .doorbell_fd = -1,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A thread that plays carvqd for one client at a time, from the specification alone; it shares no
- * code with either real side. It can play tricks: each is one thing that a broken or hostile daemon
- * could do.
+ * A thread that plays carvqd for one client at a time, and one after the other, from the
+ * specification alone; it shares no code with either real side. It can play tricks: each is one
+ * thing that a broken or hostile daemon could do.
  */
 #pragma once
 
@@ -53,6 +53,8 @@ enum trick {
         TRICK_TABLE_DIMS,
         TRICK_TABLE_REQUEST,          /* answers what was never asked */
         TRICK_TABLE_TEXT,             /* control characters in the reason */
+        TRICK_TABLE_GONE,             /* no longer published */
+        TRICK_TABLE_OTHER,            /* of another shape */
         TRICK_CLIENT_MESSAGE_AT_OPEN, /* a message that is the client's to send */
         /* GET_FILE. */
         TRICK_SILENT_AT_FILE,
@@ -89,6 +91,7 @@ enum trick {
         TRICK_STOPPED_AT_SUBMIT, /* silent, and its heartbeat is old */
         TRICK_CLOSE_AT_SUBMIT,
         TRICK_CLOSE_AFTER_COMPLETION,
+        TRICK_CLOSE_WHEN_HELD, /* once `hold` is set */
         TRICK_ERROR_AT_SUBMIT,
         TRICK_GARBAGE_AT_SUBMIT,
         TRICK_FLOOD_AT_SUBMIT, /* WAKE without end */
@@ -110,17 +113,24 @@ enum trick {
 
 struct fake_daemon {
         char path[96];
-        enum trick trick;
-        struct codec_file file; /* published as "t" */
+        _Atomic enum trick trick; /* of the connection that is served */
+        struct codec_file file;   /* published as "t" */
         uint32_t max_ids;
         uint64_t features; /* that it has */
         int file_fd, copy_fd;
 
         _Atomic bool stop;
         _Atomic bool hold; /* takes nothing from the submission ring while set */
-        _Atomic uint32_t n_taken, n_wakes, n_doorbells, n_opened, n_closed;
+        _Atomic uint32_t n_taken, n_wakes, n_doorbells, n_opened, n_closed, n_caches_asked;
+        _Atomic uint32_t n_connections; /* served, or being served */
+        _Atomic uint64_t epoch;         /* of the connections to come */
         int listen_fd, control_fd;
         pthread_t thread;
+
+        /* The tricks of later connections; without any there is one connection. The last one is
+         * for all that follow. */
+        const enum trick *later;
+        uint32_t n_later;
 
         /* Of the connection that is served; the thread's own. */
         int fd, memfd, doorbell_fd;

@@ -56,6 +56,13 @@ static bool open_table(struct fake_daemon *f, const struct wire_open_table *open
         case TRICK_TABLE_REQUEST:
                 m.request += 1000;
                 break;
+        case TRICK_TABLE_GONE:
+                m.status = WIRE_NO_TABLE;
+                strcpy(m.text, "no table named 't' is published");
+                break;
+        case TRICK_TABLE_OTHER:
+                m.n_rows++;
+                break;
         case TRICK_TABLE_TEXT:
                 m.status = WIRE_NO_TABLE;
                 strcpy(m.text, "a\033[2Jb\nc");
@@ -198,6 +205,7 @@ static bool give_cache(struct fake_daemon *f, const struct wire_get_cache *get) 
         int fd = make_cache(f, FAKE_CACHE_SETS, 0, F_SEAL_SHRINK);
         size_t n_fds = 1;
 
+        f->n_caches_asked++;
         switch (f->trick) {
         case TRICK_SILENT_AT_CACHE:
                 fake_be_silent(f);

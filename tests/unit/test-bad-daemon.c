@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One test for each thing that a broken, hostile, stopped or dying daemon can do: the documented
- * error and its sentence, in time, and afterwards an answer to every further call.
+ * error and its sentence, in time, and afterwards an answer to every further call. Of clients that
+ * do not reconnect; test-reconnect has the others.
  */
 #include <poll.h>
 #include <setjmp.h>
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 
 #include "carvq.h"
+#include "client.h"
 #include "fake-daemon.h"
 #include "random.h"
 #include "tests/make-table.h"
@@ -199,6 +201,7 @@ static void test_trick(void **state) {
         struct carvq_connect_options o = {
                 .size = sizeof(o),
                 .timeout_ns = e->error == -ETIMEDOUT ? TIMEOUT_SHORT_NS : TIMEOUT_LONG_NS,
+                .no_reconnect = 1,
         };
         struct carvq_table_options table_options = { .size = sizeof(table_options) };
         char message[CARVQ_MESSAGE_BYTES] = "";
@@ -248,7 +251,7 @@ static void test_second_call(void **state) {
 
         (void)state;
         for (size_t i = 0; i < ARRAY_SIZE(tricks); i++) {
-                struct carvq_connect_options o = { .size = sizeof(o) };
+                struct carvq_connect_options o = { .size = sizeof(o), .no_reconnect = 1 };
                 struct fake_daemon fake;
                 carvq_client *client;
                 carvq_table *table;
@@ -272,7 +275,7 @@ static void test_second_call(void **state) {
 
 /* A completion that came before the end is good, whatever came after it. */
 static void test_last_completion(void **state) {
-        struct carvq_connect_options o = { .size = sizeof(o) };
+        struct carvq_connect_options o = { .size = sizeof(o), .no_reconnect = 1 };
         struct fake_daemon fake;
         struct carvq_rows rows;
         carvq_ticket ticket;
@@ -287,7 +290,7 @@ static void test_last_completion(void **state) {
         assert_int_equal(carvq_table_open(client, "t", &table), 0);
         assert_int_equal(carvq_submit(table, &id, 1, NULL, &ticket), 0);
         /* Until both the completion and the end are there. */
-        assert_int_equal(poll(&(struct pollfd){ .fd = carvq_client_fd(client) }, 1, -1), 1);
+        assert_int_equal(poll(&(struct pollfd){ .fd = client->socket_fd }, 1, 20000), 1);
         assert_int_equal(carvq_arm(client), 1);
         assert_int_equal(carvq_wait(client, ticket, 0, &rows), 0);
         assert_int_equal(rows.n_rows, 1);
@@ -299,7 +302,7 @@ static void test_last_completion(void **state) {
 
 /* An older daemon, and one that writes into the file after it has been checked. */
 static void test_files(void **state) {
-        struct carvq_connect_options o = { .size = sizeof(o) };
+        struct carvq_connect_options o = { .size = sizeof(o), .no_reconnect = 1 };
         struct carvq_table_options direct = { .size = sizeof(direct), .mode = CARVQ_MODE_DIRECT };
         struct fake_daemon fake;
         carvq_client *client;
@@ -337,7 +340,7 @@ static void test_files(void **state) {
 /* Memory that says anything, and something else a moment later: rows are wrong then, and that is
  * all. */
 static void test_lying_cache(void **state) {
-        struct carvq_connect_options o = { .size = sizeof(o) };
+        struct carvq_connect_options o = { .size = sizeof(o), .no_reconnect = 1 };
         struct fake_daemon fake;
         struct stat st;
         carvq_client *client;
@@ -375,7 +378,7 @@ static void test_lying_cache(void **state) {
 
 /* Polling alone, with no call that waits, finds out about a death. */
 static void test_polling(void **state) {
-        struct carvq_connect_options o = { .size = sizeof(o) };
+        struct carvq_connect_options o = { .size = sizeof(o), .no_reconnect = 1 };
         struct fake_daemon fake;
         struct carvq_rows rows;
         carvq_ticket ticket;

@@ -248,7 +248,7 @@ static void test_sleeping(void **state) {
 
                 world_open(&w, &o, RING_IDS_MAX);
                 if (nonblocking)
-                        fcntl(carvq_client_fd(w.client), F_SETFL, O_NONBLOCK);
+                        fcntl(w.client->socket_fd, F_SETFL, O_NONBLOCK);
                 fake_daemon_hold(&w.fake, true);
                 assert_int_equal(carvq_submit(w.table, &id, 1, NULL, &ticket), 0);
                 start_ns = clock_ns();

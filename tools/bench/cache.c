@@ -297,7 +297,8 @@ static void open_all(const struct private_daemon *daemon, const char *f16_path,
                      carvq_client **ret_client, carvq_table *ret_tables[WAYS_N]) {
         const struct carvq_connect_options co = { .size = sizeof(co),
                                                   .socket_path = daemon->socket_path,
-                                                  .name = "bench-cache" };
+                                                  .name = "bench-cache",
+                                                  .no_reconnect = 1 };
         const struct carvq_table_options to = { .size = sizeof(to), .no_cache = 1 };
         char message[CARVQ_MESSAGE_BYTES];
 

@@ -93,7 +93,8 @@ static pid_t server(void) {
 
 static void *open_ring(struct peer_world *world) {
         struct carvq_connect_options co = { .size = sizeof(co),
-                                            .socket_path = daemon_.socket_path };
+                                            .socket_path = daemon_.socket_path,
+                                            .no_reconnect = 1 };
         struct carvq_peer *p = allocate(1, sizeof(*p));
         char message[CARVQ_MESSAGE_BYTES] = "";
 

@@ -20,7 +20,8 @@ void ring_connect(const struct ring_bench *bench, uint64_t spin_ns, carvq_client
                   carvq_table **ret_table) {
         struct carvq_connect_options o = { .size = sizeof(o),
                                            .socket_path = bench->socket_path,
-                                           .spin_ns = spin_ns };
+                                           .spin_ns = spin_ns,
+                                           .no_reconnect = 1 };
         char message[CARVQ_MESSAGE_BYTES] = "";
 
         o.arena_bytes = MAX(RING_BATCH_MAX * bench->n_dims * sizeof(float), 4096);

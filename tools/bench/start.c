@@ -92,7 +92,8 @@ static uint64_t bytes_read_by(pid_t pid) {
 
 static void look_up(const struct private_daemon *daemon) {
         struct carvq_connect_options co = { .size = sizeof(co),
-                                            .socket_path = daemon->socket_path };
+                                            .socket_path = daemon->socket_path,
+                                            .no_reconnect = 1 };
         char message[CARVQ_MESSAGE_BYTES] = "";
         carvq_client *client;
         carvq_table *table;

@@ -246,7 +246,8 @@ static void warm(struct bench *b) {
 
 static void open_ring(struct bench *b, const struct private_daemon *daemon) {
         struct carvq_connect_options co = { .size = sizeof(co),
-                                            .socket_path = daemon->socket_path };
+                                            .socket_path = daemon->socket_path,
+                                            .no_reconnect = 1 };
         char message[CARVQ_MESSAGE_BYTES] = "";
 
         if (carvq_connect(&co, &b->client, message) < 0)
