@@ -97,6 +97,21 @@ static int set_log_level(struct config *c, const char *value, struct fault *ret_
         return 0;
 }
 
+static int set_event_loop(struct config *c, const char *value, struct fault *ret_fault) {
+        static const char *const names[] = {
+                [LOOP_AUTO] = "auto", [LOOP_IO_URING] = "io_uring", [LOOP_EPOLL] = "epoll"
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                if (strcmp(value, names[i]) != 0)
+                        continue;
+                c->event_loop = (enum loop_choice)i;
+                return 0;
+        }
+        return fault_set(ret_fault, -EINVAL, "is '%.100s', expected auto, io_uring or epoll",
+                         value);
+}
+
 static int set_cpu_mask(struct config *c, const char *value, struct fault *ret_fault) {
         if (codec_cpu_mask_parse(value, &c->cpu_mask) < 0)
                 return fault_set(ret_fault, -EINVAL,
@@ -154,6 +169,7 @@ const struct setting config_settings[] = {
         { "cache-bytes", set_cache_bytes, NUMBER(cache_bytes), true },
         { "log-level", set_log_level, NUMBER(log_level), true },
         { "cpu-mask", set_cpu_mask, NUMBER(cpu_mask), false },
+        { "event-loop", set_event_loop, NUMBER(event_loop), false },
         { "spin-us", set_spin_us, NUMBER(spin_ns_max), false },
         { "workers", set_workers, NUMBER(n_workers), false },
         { "max-sessions", set_max_sessions, NUMBER(max_sessions), true },

@@ -31,6 +31,8 @@ static const char help[] =
         "  --log-level LEVEL    error, warning, notice, info or debug (default: info)\n"
         "  --cpu-mask LIST      decode with these kernels only: scalar, avx512 ...\n"
         "                       (default: all that this CPU has)\n"
+        "  --event-loop NAME    io_uring, epoll, or auto: io_uring, and epoll where that\n"
+        "                       is forbidden (default: auto)\n"
         "  --spin-us N          busy-wait up to N microseconds before sleeping, 0: never\n"
         "                       (default: 50)\n"
         "  --workers N          threads that decode; clients are spread over them. None\n"

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "log.h"
+#include "loop-io.h"
 
 /* Of a cache's bytes: as much as the table deserves. */
 #define CONFIG_CACHE_AUTO  UINT64_MAX
@@ -43,6 +44,7 @@ struct config {
         uint64_t cache_bytes;              /* of tables that do not say */
         enum log_level log_level;
         uint32_t cpu_mask; /* of enum codec_cpu: what may be used */
+        enum loop_choice event_loop;
         uint64_t spin_ns_max;
         uint32_t n_workers;
         uint32_t max_sessions;

@@ -51,6 +51,7 @@ static json_t *cpu_features(uint32_t features) {
 
 json_t *control_report_status(const struct daemon *daemon) {
         const struct config *config = &daemon->config;
+        const char *why = loop_why(daemon->loop);
         const struct store_table *table;
         uint64_t n_tables = 0;
 
@@ -66,6 +67,8 @@ json_t *control_report_status(const struct daemon *daemon) {
                 { "stopping", json_boolean(daemon->stopping) },
                 { "socket_path", text(config->socket_path) },
                 { "control_path", text(config->control_path) },
+                { "event_loop", text(loop_name(daemon->loop)) },
+                { "event_loop_reason", why[0] ? text(why) : json_null() },
                 { "kernel", text(daemon->kernels->name) },
                 { "cpu_features", cpu_features(daemon->cpu_features) },
                 { "n_tables", number(n_tables) },

@@ -92,7 +92,7 @@ static bool finish_call(struct control_connection *c, json_t *reply) {
 
         control_call_deinit(&c->call);
         if (reply && !oneway && !c->closing)
-                c->reply = json_dumps(reply, JSON_COMPACT);
+                c->reply = varlink_dump(reply);
         json_decref(reply);
         if (c->closing || !reply || (!oneway && !c->reply)) {
                 connection_free(c);

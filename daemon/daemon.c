@@ -248,6 +248,7 @@ static int init_workers(struct daemon *daemon, struct fault *ret_fault) {
                 .kernels = daemon->kernels,
                 .spin_ns_max = daemon->config.spin_ns_max,
                 .n_workers = daemon->config.n_workers,
+                .is_epoll = loop_is_epoll(daemon->loop),
                 .home = loop_mailbox(daemon->loop),
         };
         int r = 0;
@@ -280,7 +281,7 @@ static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
         daemon->kernels = codec_kernels_choose(daemon->cpu_features);
         r = init_signals(daemon, ret_fault);
         if (r >= 0)
-                r = loop_new(&daemon->loop, ret_fault);
+                r = loop_new(daemon->config.event_loop, &daemon->loop, ret_fault);
         if (r >= 0)
                 r = init_listeners(daemon, ret_fault);
         if (r < 0)

@@ -153,7 +153,7 @@ void listener_close(struct listener *l) {
         if (l->path)
                 unlink(l->path);
         if (l->accepting)
-                io_uring_prep_cancel(loop_prepare(l->loop, NULL), &l->accept_op, 0);
+                loop_cancel(l->loop, &l->accept_op);
         if (l->fd > 0)
                 close(l->fd);
         if (l->lock_fd > 0)

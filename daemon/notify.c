@@ -15,6 +15,9 @@
 /* Clients may come and go thousands of times a second; people read one line of it. */
 #define STATUS_PAUSE_S 1
 
+/* Of the line, for the names of tables. */
+#define NAMES_BYTES 128u
+
 /* So that the manager misses no sign of life for lack of a single one. */
 #define SIGNS_PER_TIMEOUT 4u
 
@@ -48,7 +51,7 @@ static void add_names(struct line *line, const struct store *store, uint32_t n_t
         TAILQ_FOREACH(table, &store->tables, link) {
                 if (!table->published)
                         continue;
-                if (line->length + strlen(table->name) > NOTIFY_STATUS_BYTES / 2) {
+                if (line->length + strlen(table->name) > NAMES_BYTES) {
                         add(line, "%s%" PRIu32 " more", separator, n_tables);
                         break;
                 }
@@ -84,8 +87,10 @@ void notify_describe(const struct daemon *daemon, char ret_status[NOTIFY_STATUS_
         add(&line, "Serving %" PRIu32 " table%s", n_tables, plural(n_tables));
         if (n_tables)
                 add_names(&line, &daemon->store, n_tables);
-        add(&line, " to %" PRIu32 " client%s, kernels %s", daemon->n_sessions,
-            plural(daemon->n_sessions), daemon->kernels->name);
+        add(&line, " to %" PRIu32 " client%s, kernels %s, event loop %s", daemon->n_sessions,
+            plural(daemon->n_sessions), daemon->kernels->name, loop_name(daemon->loop));
+        if (loop_why(daemon->loop)[0])
+                add(&line, " (%s)", loop_why(daemon->loop));
 }
 
 /* ---- Telling ---- */

@@ -8,7 +8,7 @@
 
 #include "loop.h"
 
-#define NOTIFY_STATUS_BYTES 256u
+#define NOTIFY_STATUS_BYTES 320u
 #define NOTIFY_OWED_BYTES   64u
 
 struct daemon;

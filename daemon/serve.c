@@ -33,8 +33,8 @@
  */
 #define GATHER_COST INT64_C(16384)
 
-void serve_init(struct serve *serve, const struct codec_kernels *kernels, struct io_uring *ring) {
-        *serve = (struct serve){ .left = ROUND_COST, .ring = ring };
+void serve_init(struct serve *serve, const struct codec_kernels *kernels, struct loop_io *io) {
+        *serve = (struct serve){ .left = ROUND_COST, .io = io };
         SLIST_INIT(&serve->pool.jobs);
         codec_context_init(&serve->context, kernels);
 }
@@ -345,18 +345,13 @@ static void send_wake(const struct seat *seat) {
 }
 
 static void queue_wake(struct serve *serve, const struct seat *seat) {
-        struct io_uring_sqe *sqe = io_uring_get_sqe(serve->ring);
-
-        if (!sqe && io_uring_submit(serve->ring) > 0)
-                sqe = io_uring_get_sqe(serve->ring);
-        if (!sqe) {
+        if (!loop_io_has_room(serve->io)) {
                 send_wake(seat);
                 return;
         }
         probe_wake(seat);
-        io_uring_prep_send(sqe, seat->ring.socket_fd, &ring_server_wake, sizeof(ring_server_wake),
-                           WAKE_FLAGS);
-        io_uring_sqe_set_data(sqe, NULL); /* whose completions the worker throws away */
+        io_uring_prep_send(loop_io_prepare(serve->io, NULL), seat->ring.socket_fd,
+                           &ring_server_wake, sizeof(ring_server_wake), WAKE_FLAGS);
 }
 
 /*
@@ -381,7 +376,7 @@ static void wake_clients(struct serve *serve) {
                 send_wake(sleeper);
         } else if (sleeper) {
                 queue_wake(serve, sleeper);
-                io_uring_submit(serve->ring);
+                loop_io_submit(serve->io);
         }
 }
 

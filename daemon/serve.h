@@ -8,10 +8,9 @@
  */
 #pragma once
 
-#include <liburing.h>
-
 #include "fill.h"
 #include "job.h"
+#include "loop-io.h"
 #include "stats.h"
 
 /* Submissions in one round, of all seats. */
@@ -54,10 +53,10 @@ struct serve {
         struct serve_turn turns[SERVE_JOBS_MAX];
         struct job *jobs[SERVE_JOBS_MAX];              /* in the order of turns and submissions */
         struct codec_piece pieces[SERVE_JOBS_MAX + 1]; /* and what goes into a cache */
-        struct io_uring *ring;                         /* borrowed: where wake-ups go */
+        struct loop_io *io;                            /* borrowed: where wake-ups go */
 };
 
-void serve_init(struct serve *serve, const struct codec_kernels *kernels, struct io_uring *ring);
+void serve_init(struct serve *serve, const struct codec_kernels *kernels, struct loop_io *io);
 void serve_deinit(struct serve *serve);
 
 /* Before a table is served. -ENOMEM. */

@@ -104,6 +104,17 @@ static bool starts_control(const unsigned char *c) {
         return c[0] < ' ' || c[0] == 0x7f || (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0);
 }
 
+/* Not json_dumps(), which (2.14) leaves keys out when it has no memory for them and says nothing.
+ */
+char *varlink_dump(const json_t *message) {
+        size_t n = json_dumpb(message, NULL, 0, JSON_COMPACT);
+        char *text = n ? calloc(1, n + 1) : NULL;
+
+        if (text && json_dumpb(message, text, n, JSON_COMPACT) != n)
+                free(steal_pointer(&text));
+        return text;
+}
+
 json_t *varlink_text(const char *text) {
         _cleanup_(freep) char *copy = strdup(text);
         json_t *json;

@@ -42,6 +42,9 @@ struct varlink_field {
 };
 json_t *varlink_object_new(const struct varlink_field *fields, size_t n_fields);
 
+/* A message's bytes, compact, with a NUL; whole, or NULL without memory. */
+char *varlink_dump(const json_t *message);
+
 /* A string for JSON: bytes that are not UTF-8 and control characters become '?'. */
 json_t *varlink_text(const char *text);
 

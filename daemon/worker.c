@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "worker.h"
 
-#include <liburing.h>
+#include <poll.h>
 #include <string.h>
 
 #include "crowd.h"
-#include "loop.h"
 #include "proto/spin.h"
-
-#define WORKER_ENTRIES 256
 
 /* Even a seat whose gaps are long gets this much, unless the maximum is less. */
 #define SPIN_NS_MIN 2000u
@@ -19,9 +16,10 @@
 #define DRAIN_NS UINT64_C(5000000000)
 
 struct worker {
-        struct io_uring ring;
+        struct loop_io io;
         struct serve serve;
         struct mailbox mailbox;
+        struct loop_op mail_op;
         struct mailbox *home;
         uint64_t spin_ns_max;
         struct crowd crowd;
@@ -35,30 +33,10 @@ struct worker {
         pthread_t thread;
 };
 
-/* ---- io_uring: doorbells and the mailbox ---- */
-
-static struct io_uring_sqe *prepare(struct worker *w) {
-        struct io_uring_sqe *sqe;
-
-        while (!(sqe = io_uring_get_sqe(&w->ring)))
-                io_uring_submit(&w->ring);
-        return sqe;
-}
-
-static void poll_add(struct worker *w, int fd, void *userdata) {
-        struct io_uring_sqe *sqe = prepare(w);
-
-        /* Each write to an eventfd is an event; it need not be read, and a client could meddle with
-         * that. */
-        io_uring_prep_poll_multishot(sqe, fd, POLLIN);
-        io_uring_sqe_set_data(sqe, userdata);
-}
-
-static void poll_remove(struct worker *w, void *userdata) {
-        struct io_uring_sqe *sqe = prepare(w);
-
-        io_uring_prep_cancel(sqe, userdata, 0);
-        io_uring_sqe_set_data(sqe, NULL);
+/* Of doorbells and the mailbox: each write to an eventfd is an event; it need not be read, and a
+ * client could meddle with that. */
+static void poll_add(struct worker *w, int fd, struct loop_op *op) {
+        io_uring_prep_poll_multishot(loop_io_prepare(&w->io, op), fd, POLLIN);
 }
 
 /* ---- seats ---- */
@@ -147,7 +125,7 @@ static void seat_release(struct worker *w, struct worker_seat *seat) {
         seat->dead = true;
         seat->draining = false;
         seat->detaching = true;
-        poll_remove(w, seat);
+        io_uring_prep_cancel(loop_io_prepare(&w->io, NULL), &seat->doorbell_op, 0);
 }
 
 /* All that was there when draining began has been served, or it takes too long. */
@@ -204,22 +182,6 @@ static bool reserve_slots(struct worker *w, const struct seat *seat) {
         return true;
 }
 
-/* Awake, so that its rings are looked at: one that comes from another daemon may have work. */
-static void deliver_attach(struct mail *mail) {
-        struct worker_seat *seat = container_of(mail, struct worker_seat, attach);
-        struct worker *w = seat->worker;
-
-        seat->last_work_ns = clock_ns();
-        ring_server_heartbeat(&seat->seat.ring, seat->last_work_ns);
-        ring_server_announce_awake(&seat->seat.ring);
-        seat_link(w, seat, true);
-        poll_add(w, seat->doorbell_fd, seat);
-        if (!reserve_slots(w, &seat->seat)) {
-                fault_write(&seat->fault, "carvqd is out of memory");
-                seat_fail(w, seat);
-        }
-}
-
 static void deliver_detached(struct mail *mail) {
         struct worker_seat *seat = container_of(mail, struct worker_seat, detach);
 
@@ -231,6 +193,38 @@ static void deliver_detached(struct mail *mail) {
 static void seat_gone(struct worker_seat *seat) {
         seat->detach.deliver = deliver_detached;
         mailbox_post(seat->worker->home, &seat->detach);
+}
+
+static void doorbell_rang(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
+        struct worker_seat *seat = container_of(op, struct worker_seat, doorbell_op);
+        struct worker *w = seat->worker;
+
+        (void)res;
+        if (!(cqe_flags & IORING_CQE_F_MORE)) {
+                if (seat->detaching) {
+                        seat_gone(seat);
+                        return;
+                }
+                poll_add(w, seat->doorbell_fd, op);
+        }
+        seat_wake(w, seat);
+}
+
+/* Awake, so that its rings are looked at: one that comes from another daemon may have work. */
+static void deliver_attach(struct mail *mail) {
+        struct worker_seat *seat = container_of(mail, struct worker_seat, attach);
+        struct worker *w = seat->worker;
+
+        seat->last_work_ns = clock_ns();
+        ring_server_heartbeat(&seat->seat.ring, seat->last_work_ns);
+        ring_server_announce_awake(&seat->seat.ring);
+        seat_link(w, seat, true);
+        seat->doorbell_op.done = doorbell_rang;
+        poll_add(w, seat->doorbell_fd, &seat->doorbell_op);
+        if (!reserve_slots(w, &seat->seat)) {
+                fault_write(&seat->fault, "carvqd is out of memory");
+                seat_fail(w, seat);
+        }
 }
 
 static void deliver_detach(struct mail *mail) {
@@ -301,44 +295,25 @@ static void deliver_stop(struct mail *mail) {
 
 /* ---- the thread ---- */
 
-static void doorbell_rang(struct worker *w, struct worker_seat *seat,
-                          const struct io_uring_cqe *cqe) {
-        if (!(cqe->flags & IORING_CQE_F_MORE)) {
-                if (seat->detaching) {
-                        seat_gone(seat);
-                        return;
-                }
-                poll_add(w, seat->doorbell_fd, seat);
-        }
-        seat_wake(w, seat);
-}
+static void mail_arrived(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
+        struct worker *w = container_of(op, struct worker, mail_op);
 
-static void reap(struct worker *w) {
-        struct io_uring_cqe *cqe;
-
-        while (!io_uring_peek_cqe(&w->ring, &cqe)) {
-                struct io_uring_cqe copy = *cqe;
-
-                io_uring_cqe_seen(&w->ring, cqe);
-                if (copy.user_data == (uintptr_t)w && !(copy.flags & IORING_CQE_F_MORE))
-                        poll_add(w, w->mailbox.event_fd, w);
-                else if (copy.user_data && copy.user_data != (uintptr_t)w)
-                        doorbell_rang(w, (struct worker_seat *)(uintptr_t)copy.user_data, &copy);
-        }
+        (void)res;
+        if (!(cqe_flags & IORING_CQE_F_MORE))
+                poll_add(w, w->mailbox.event_fd, &w->mail_op);
 }
 
 static void *worker_main(void *userdata) {
         struct worker *w = userdata;
 
-        poll_add(w, w->mailbox.event_fd, w);
+        poll_add(w, w->mailbox.event_fd, &w->mail_op);
         while (!w->stopping) {
-                if (io_uring_sq_ready(&w->ring))
-                        io_uring_submit(&w->ring);
-                reap(w);
+                loop_io_submit(&w->io);
+                loop_io_dispatch(&w->io);
                 if (atomic_load_explicit(&w->mailbox.pending, memory_order_acquire))
                         mailbox_drain(&w->mailbox);
                 else if (TAILQ_EMPTY(&w->awake))
-                        io_uring_submit_and_wait(&w->ring, 1);
+                        loop_io_wait(&w->io);
                 else if (!serve_round(w))
                         cpu_relax();
         }
@@ -359,13 +334,13 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
         w->spin_ns_max = options->n_workers < cpu_count() ? options->spin_ns_max : 0;
         w->stop.deliver = deliver_stop;
         w->heartbeat.deliver = deliver_heartbeat;
-        serve_init(&w->serve, options->kernels, &w->ring);
+        w->mail_op.done = mail_arrived;
+        serve_init(&w->serve, options->kernels, &w->io);
 
-        r = io_uring_queue_init(WORKER_ENTRIES, &w->ring, 0);
-        if (r < 0) {
-                loop_explain(r, ret_fault);
+        /* No flags: completions are seen in memory while the worker is awake, without a call. */
+        r = loop_io_init(&w->io, options->is_epoll ? LOOP_EPOLL : LOOP_IO_URING, 0, ret_fault);
+        if (r < 0)
                 return r;
-        }
         r = mailbox_init(&w->mailbox);
         if (r >= 0) {
                 r = -pthread_create(&w->thread, NULL, worker_main, w);
@@ -373,7 +348,7 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
                         mailbox_deinit(&w->mailbox);
         }
         if (r < 0) {
-                io_uring_queue_exit(&w->ring);
+                loop_io_deinit(&w->io);
                 return fault_set(ret_fault, r, "worker: %s", strerror(-r));
         }
         pthread_setname_np(w->thread, "carvqd-worker");
@@ -386,7 +361,7 @@ struct worker *worker_free(struct worker *w) {
                 return NULL;
         mailbox_post(&w->mailbox, &w->stop);
         pthread_join(w->thread, NULL);
-        io_uring_queue_exit(&w->ring);
+        loop_io_deinit(&w->io);
         mailbox_deinit(&w->mailbox);
         serve_deinit(&w->serve);
         free(w);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A thread that decodes. It owns the seats attached to it, looks at the rings of those that are
- * awake without any system call, and sleeps in an io_uring of its own when all are asleep. Each
+ * awake without any system call, and sleeps in an event loop of its own when all are asleep. Each
  * function below is called on the loop thread; callbacks run there too.
  */
 #pragma once
@@ -29,6 +29,7 @@ struct worker_seat {
         /* The worker's own. */
         struct worker *worker;
         TAILQ_ENTRY(worker_seat) link;
+        struct loop_op doorbell_op;
         bool awake, dead, draining, detaching;
         bool cut; /* detached with a submission taken and not completed */
         enum worker_detach_how how;
@@ -45,6 +46,7 @@ struct worker_options {
         const struct codec_kernels *kernels;
         uint64_t spin_ns_max; /* 0: never spin */
         uint32_t n_workers;   /* that will run beside each other, this one included */
+        bool is_epoll;        /* not io_uring */
         struct mailbox *home;
 };
 

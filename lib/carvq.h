@@ -239,6 +239,7 @@ struct carvq_lookup_options {
  *   -EMSGSIZE    ring: a row exceeds the arena, or a bag has more than CARVQ_IDS_MAX ids
  *   -EAGAIN      ring: unreleased tickets leave no room in the arena
  *   -EBADF       ring: the table was retired because its file failed, or is no longer served
+ *   -ENOMEM      here or in the daemon; the next one may succeed
  *   -ECONNRESET, -ETIMEDOUT
  */
 int carvq_lookup(carvq_table *table, const uint64_t *ids, size_t n_ids,
@@ -276,8 +277,8 @@ struct carvq_rows {
  * carvq_poll: 1 and the rows if the lookup is done, 0 if not; never blocks.
  * carvq_wait: blocks until it is done, at most `timeout_ns` (0: the connection's time-out): 0 or
  * -ETIMEDOUT, after which the lookup is still in flight.
- * Both: the lookup's own errors (-ERANGE, -EBADF) and -ECONNRESET, and then the ticket is released
- * already; -ENOENT for a ticket that is not in flight.
+ * Both: the lookup's own errors (-ERANGE, -EBADF, -ENOMEM) and -ECONNRESET, and then the ticket
+ * is released already; -ENOENT for a ticket that is not in flight.
  */
 int carvq_poll(carvq_client *client, carvq_ticket ticket, struct carvq_rows *ret_rows);
 int carvq_wait(carvq_client *client, carvq_ticket ticket, uint64_t timeout_ns,

@@ -194,7 +194,9 @@ static int check_doorbell(int fd, struct fault *ret_fault) {
         int flags;
 
         flags = fcntl(fd, F_GETFL);
-        if (flags < 0 || !(flags & O_NONBLOCK) || fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) != 0)
+        if (fstat(fd, &st) < 0)
+                return fault_set(ret_fault, -errno, "fstat of the doorbell: %s", strerror(errno));
+        if (flags < 0 || !(flags & O_NONBLOCK) || (st.st_mode & S_IFMT) != 0)
                 return fault_set(ret_fault, -EPROTO,
                                  "READY: the doorbell is not an eventfd that does not block");
         return 0;

@@ -16,7 +16,9 @@ static int check_memory(int fd, uint64_t cache_bytes, struct fault *ret_fault) {
 
         if (seals < 0 || !(seals & F_SEAL_SHRINK))
                 return fault_set(ret_fault, -EPROTO, "the cache is not memory that cannot shrink");
-        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != cache_bytes)
+        if (fstat(fd, &st) < 0)
+                return fault_set(ret_fault, -errno, "fstat of the cache: %s", strerror(errno));
+        if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != cache_bytes)
                 return fault_set(ret_fault, -EPROTO,
                                  "the cache has %" PRIu64 " bytes, expected %" PRIu64,
                                  (uint64_t)st.st_size, cache_bytes);

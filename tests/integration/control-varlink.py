@@ -46,7 +46,8 @@ def start(folder):
     subprocess.run([write_table, table, "100", "8", "f32"], check=True)
     daemon = subprocess.Popen(
         [carvqd, "--config", "/dev/null", "--socket", folder + "/data.sock", "--control", control,
-         "--tables-dir", "", "--table", "small=" + table],
+         "--tables-dir", "", "--table", "small=" + table,
+         "--event-loop", os.environ.get("CARVQD_EVENT_LOOP", "auto")],
         stderr=open(folder + "/log", "w"))
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and daemon.poll() is None:

@@ -89,11 +89,11 @@ static void pass_sockets(const struct harness *h) {
         setenv("LISTEN_FDNAMES", "data:control", 1);
 }
 
-static void forbid_io_uring(void) {
+static void forbid_io_uring(int error) {
         struct sock_filter filter[] = {
                 BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error),
                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
         };
         struct sock_fprog program = { ARRAY_SIZE(filter), filter };
@@ -134,6 +134,10 @@ static pid_t spawn(struct harness *h, const char *const *args) {
                 argv[n++] = "--workers";
                 argv[n++] = getenv("CARVQD_WORKERS");
         }
+        if (getenv("CARVQD_EVENT_LOOP")) {
+                argv[n++] = "--event-loop";
+                argv[n++] = getenv("CARVQD_EVENT_LOOP");
+        }
         while (args && *args && n < 63)
                 argv[n++] = *args++;
         pid = fork();
@@ -147,14 +151,21 @@ static pid_t spawn(struct harness *h, const char *const *args) {
                 unsetenv("JOURNAL_STREAM");
                 if (h->pass_sockets)
                         pass_sockets(h);
-                if (h->forbid_io_uring)
-                        forbid_io_uring();
+                if (h->io_uring_error)
+                        forbid_io_uring(h->io_uring_error);
                 if (h->user)
                         become(h, (char *const *)(uintptr_t)argv);
                 execv(argv[0], (char *const *)(uintptr_t)argv);
                 _exit(127);
         }
         return pid;
+}
+
+static int wait_for(pid_t pid) {
+        int status;
+
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 static void print_log(const struct harness *h) {
@@ -167,33 +178,41 @@ static void print_log(const struct harness *h) {
                 fclose(f);
 }
 
-void harness_start(struct harness *h, const char *const *args) {
+int harness_try_start(struct harness *h, const char *const *args) {
         char text[512] = "";
+        int pid_fd;
 
         /* What an earlier daemon said is not about this one. */
         while (recv(h->notify_fd, text, sizeof(text), MSG_DONTWAIT) >= 0)
                 ;
         text[0] = '\0';
         h->pid = spawn(h, args);
+        pid_fd = (int)syscall(SYS_pidfd_open, h->pid, 0);
         while (!strstr(text, "READY=1")) {
-                struct pollfd p = { .fd = h->notify_fd, .events = POLLIN };
+                struct pollfd p[] = { { .fd = h->notify_fd, .events = POLLIN },
+                                      { .fd = pid_fd, .events = POLLIN } };
                 ssize_t n;
 
-                if (poll(&p, 1, START_MS) != 1 || waitpid(h->pid, NULL, WNOHANG) != 0) {
-                        print_log(h);
+                if (poll(p, 2, START_MS) < 1 || !p[0].revents) {
+                        close(pid_fd);
+                        if (!p[1].revents)
+                                kill(h->pid, SIGKILL);
+                        n = wait_for(h->pid);
                         h->pid = 0;
-                        fail_msg("carvqd did not become ready");
+                        return (int)n;
                 }
                 n = recv(h->notify_fd, text, sizeof(text) - 1, 0);
                 text[MAX(n, 0)] = '\0';
         }
+        close(pid_fd);
+        return -EALREADY;
 }
 
-static int wait_for(pid_t pid) {
-        int status;
-
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+void harness_start(struct harness *h, const char *const *args) {
+        if (harness_try_start(h, args) == -EALREADY)
+                return;
+        print_log(h);
+        fail_msg("carvqd did not become ready");
 }
 
 int harness_start_fails(struct harness *h, const char *const *args) {

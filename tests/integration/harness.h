@@ -13,9 +13,9 @@ struct harness {
         char log_path[96]; /* what the daemon wrote to stderr */
         pid_t pid;         /* 0: not running */
         int notify_fd;
-        bool pass_sockets;    /* hand them over like systemd instead of naming them */
-        bool forbid_io_uring; /* by a seccomp filter, as containers' default profiles do */
-        uid_t user;           /* who runs it, with a group of this number; 0: who runs the test */
+        bool pass_sockets;  /* hand them over like systemd instead of naming them */
+        int io_uring_error; /* of a seccomp filter as containers have it: EPERM, ENOSYS; 0: none */
+        uid_t user;         /* who runs it, with a group of this number; 0: who runs the test */
 };
 
 /* A folder with socket paths; no daemon yet. */
@@ -25,9 +25,12 @@ void harness_deinit(struct harness *h);
 /* "FOLDER/NAME", in a static buffer of which there are 8. */
 const char *harness_path(const struct harness *h, const char *name);
 
-/* Starts $CARVQD with its sockets, $CARVQD_WORKERS workers if that is set, and `args` (ended by
- * NULL), and waits for READY=1. */
+/* Starts $CARVQD with its sockets, $CARVQD_WORKERS workers and $CARVQD_EVENT_LOOP if they are set,
+ * and `args` (ended by NULL), and waits for READY=1. */
 void harness_start(struct harness *h, const char *const *args);
+/* The same where it may fail: -EALREADY when it is ready, else its exit status, -1 if a signal
+ * killed it; one that does nothing for a minute is killed. */
+int harness_try_start(struct harness *h, const char *const *args);
 /* Starts it and expects it to fail: returns the exit status. */
 int harness_start_fails(struct harness *h, const char *const *args);
 /* SIGTERM; returns the exit status, -1 if a signal killed it. */

@@ -13,6 +13,7 @@ import time
 
 carvqd, write_table, stall_thread = map(os.path.abspath, sys.argv[1:])
 WATCHDOG_S = 2.0
+EVENT_LOOP = os.environ.get("CARVQD_EVENT_LOOP", "io_uring")
 PATIENCE_S = 60  # for what must happen; sanitized on a busy machine that takes its time
 n_cases = n_failed = 0
 
@@ -43,7 +44,8 @@ class Manager:
         self.log = open(f"{folder}/log", "w+", encoding="utf-8")
         self.process = subprocess.Popen(
             [carvqd, "--config", "/dev/null", "--socket", f"{folder}/data", "--control", f"{folder}/control",
-             "--tables-dir", f"{folder}/tables", "--cpu-mask", "scalar", "--workers", "2"],
+             "--tables-dir", f"{folder}/tables", "--cpu-mask", "scalar", "--workers", "2",
+             "--event-loop", EVENT_LOOP],
             env=environment, stderr=self.log)
 
     def fill(self):
@@ -100,7 +102,7 @@ def publish(folder, name):
 def test_status(m):
     message = m.expect("READY", "1")
     result("ready, with a status",
-           message and message.get("STATUS") == "Serving 1 table (one) to 0 clients, kernels scalar", message)
+           message and message.get("STATUS") == f"Serving 1 table (one) to 0 clients, kernels scalar, event loop {EVENT_LOOP}", message)
     client = m.connect()
     result("a client is counted", m.expect("STATUS", r"Serving 1 table \(one\) to 1 client, .*"), m.messages)
     client.close()

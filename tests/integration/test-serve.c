@@ -373,17 +373,6 @@ static void test_second_daemon_is_refused(void **state) {
         assert_int_equal(client_process("minilm", 10, 3, 3), 0);
 }
 
-static void test_io_uring_forbidden(void **state) {
-        struct harness other;
-
-        (void)state;
-        harness_init(&other);
-        other.forbid_io_uring = true;
-        assert_int_equal(harness_start_fails(&other, NULL), 1);
-        assert_true(harness_logged(&other, "io_uring is forbidden by a seccomp profile"));
-        harness_deinit(&other);
-}
-
 static void test_no_permission(void **state) {
         struct carvq_connect_options o = { .size = sizeof(o), .socket_path = h.socket_path };
         int status;
@@ -656,7 +645,6 @@ int main(void) {
                 cmocka_unit_test(test_wrong_requests_get_documented_errors),
                 cmocka_unit_test(test_clients_that_die_leave_nothing),
                 cmocka_unit_test(test_second_daemon_is_refused),
-                cmocka_unit_test(test_io_uring_forbidden),
                 cmocka_unit_test(test_no_permission),
                 cmocka_unit_test(test_sigterm_drains),
                 cmocka_unit_test(test_stale_socket_and_broken_table),

@@ -41,7 +41,8 @@ expect() {
 }
 # The daemon answers once its sockets are there; up to 20 s of attempts, each a blocking connect.
 start() {
-  "$carvqd" --config /dev/null --socket "$CARVQ_SOCKET" --control "$CARVQ_CONTROL" --tables-dir "" "$@" \
+  "$carvqd" --config /dev/null --socket "$CARVQ_SOCKET" --control "$CARVQ_CONTROL" --tables-dir "" \
+    ${CARVQD_EVENT_LOOP:+--event-loop "$CARVQD_EVENT_LOOP"} "$@" \
     2>"$dir/log" &
   daemon=$!
   for ((i = 0; i < 2000; i++)); do

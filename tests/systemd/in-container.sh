@@ -87,8 +87,8 @@ result "carvqctl status names the socket that was passed" $?
 coproc CLIENT { as member ./test-service-client drain first 2>/tmp/client.err; }
 exec {from_client}<&"${CLIENT[0]}" {to_client}>&"${CLIENT[1]}" # bash forgets its own when the client ends
 read -r line <&$from_client && [ "$line" = open ] &&
-  within 10 has StatusText '^Serving 1 table \(first\) to 1 client, kernels [a-z0-9+]+$'
-result "systemctl status shows tables, clients and kernels" $?
+  within 10 has StatusText '^Serving 1 table \(first\) to 1 client, kernels [a-z0-9+]+, event loop (io_uring|epoll \(.*\))$'
+result "systemctl status shows tables, clients, kernels and event loop" $?
 systemctl status --no-pager --lines 0 $unit | sed 's/^/# /'
 
 # ---- Reload

@@ -75,7 +75,7 @@ static void make_daemon(struct harness *h) {
         d->started_ns = clock_ns();
         d->data.fd = d->control.fd = d->signal_fd = -1;
         d->ready = true;
-        require(loop_new(&d->loop, &fault) >= 0, fault.text);
+        require(loop_new(LOOP_AUTO, &d->loop, &fault) >= 0, fault.text);
         require(chores_new(loop_mailbox(d->loop), &d->chores) >= 0, "chores");
         store_init(&d->store, d->chores, loop_mailbox(d->loop));
         folder_init(&d->folder, d);

@@ -229,6 +229,8 @@ static void test_bad_command_lines(void **state) {
                 { "--socket", long_path, "expected a path of 1 to 107 bytes" },
                 { "--log-level", "loud", "carvqd: --log-level is 'loud', expected error, warning" },
                 { "--cpu-mask", "mmx", "carvqd: --cpu-mask is 'mmx', expected kernels" },
+                { "--event-loop", "poll",
+                  "carvqd: --event-loop is 'poll', expected auto, io_uring or epoll" },
                 { "--spin-us", "1000001",
                   "carvqd: --spin-us is '1000001', expected a number from 0 to 1000000" },
                 { "--spin-us", "1K", "--spin-us is '1K'" },
@@ -554,10 +556,9 @@ static char *uncomment_sample(void) {
 static void test_sample_shows_the_defaults(void **state) {
         _cleanup_(config_deinit) struct config sample = { 0 }, defaults = { 0 };
         _cleanup_(freep) char *said = NULL, *said_too = NULL, *text = uncomment_sample();
-        static const char *const keys[] = {
-                "socket",   "control", "tables-dir",   "log-level",
-                "cpu-mask", "spin-us", "max-sessions", "max-ring-bytes"
-        };
+        static const char *const keys[] = { "socket",       "control",        "tables-dir",
+                                            "log-level",    "cpu-mask",       "spin-us",
+                                            "max-sessions", "max-ring-bytes", "event-loop" };
 
         (void)state;
         for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {

@@ -97,7 +97,7 @@ static void populate(uint64_t file_bytes, bool expected) {
         struct store_table *table;
         uint64_t map_bytes;
 
-        assert_int_equal(loop_new(&daemon.loop, NULL), 0);
+        assert_int_equal(loop_new(LOOP_AUTO, &daemon.loop, NULL), 0);
         assert_int_equal(chores_new(loop_mailbox(daemon.loop), &daemon.chores), 0);
         store_init(&daemon.store, daemon.chores, loop_mailbox(daemon.loop));
         assert_int_equal(store_table_new("t", path, &table, NULL), 0);

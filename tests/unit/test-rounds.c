@@ -38,7 +38,8 @@ static struct mailbox home;
 static struct chores *chores;
 static struct store_table *tables[3]; /* narrow, wide, with an adaptor */
 static struct serve *serve;
-static struct io_uring ring; /* with fewer entries than there are seats */
+static struct loop_io io; /* with fewer entries than there are seats */
+static struct loop_io io_epoll;
 static struct player players[N_SEATS];
 
 static const struct table_header shapes[] = {
@@ -111,8 +112,10 @@ static int setup(void **state) {
         (void)state;
         store_init(&store, chores, &home);
         serve = calloc(1, sizeof(*serve));
-        assert_int_equal(io_uring_queue_init(2, &ring, 0), 0);
-        serve_init(serve, codec_kernels_choose(codec_cpu_features()), &ring);
+        io = (struct loop_io){ .epoll.fd = -1 };
+        assert_int_equal(io_uring_queue_init(2, &io.ring, 0), 0);
+        assert_int_equal(loop_io_init(&io_epoll, LOOP_EPOLL, 0, NULL), 0);
+        serve_init(serve, codec_kernels_choose(codec_cpu_features()), &io);
         for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
                 char path[96], name[8];
 
@@ -132,7 +135,8 @@ static int teardown(void **state) {
         for (size_t i = 0; i < N_SEATS; i++)
                 player_deinit(&players[i]);
         serve_deinit(serve);
-        io_uring_queue_exit(&ring);
+        loop_io_deinit(&io);
+        loop_io_deinit(&io_epoll);
         free(serve);
         mailbox_drain(&home); /* failures */
         for (size_t t = 0; t < ARRAY_SIZE(tables); t++) {
@@ -461,10 +465,9 @@ static void test_ending_between_rounds(void **state) {
 }
 
 /* Of a round's clients those that sleep get one message each, whatever room the ring has. */
-static void test_wakes(void **state) {
+static void check_wakes(void) {
         int pairs[N_SEATS][2];
 
-        (void)state;
         for (uint32_t n_asleep = 0; n_asleep <= N_SEATS; n_asleep += n_asleep < 4 ? 1 : 36) {
                 for (uint32_t i = 0; i < N_SEATS; i++) {
                         player_init(&players[i], 4, 1 << 20);
@@ -499,6 +502,17 @@ static void test_wakes(void **state) {
         }
 }
 
+static void test_wakes(void **state) {
+        (void)state;
+        check_wakes();
+}
+
+static void test_wakes_with_epoll(void **state) {
+        (void)state;
+        serve->io = &io_epoll;
+        check_wakes();
+}
+
 int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_single_rows_under_a_flood, setup, teardown),
@@ -511,6 +525,7 @@ int main(void) {
                 cmocka_unit_test_setup_teardown(test_no_room_to_complete, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_ending_between_rounds, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_wakes, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_wakes_with_epoll, setup, teardown),
         };
 
         return cmocka_run_group_tests_name("rounds", tests, setup_group, teardown_group);

@@ -358,21 +358,38 @@ static int pack_scalar(struct packing *p, struct fault *ret_fault) {
         return encode_rows(p, 0, p->plan.header.n_rows, ret_fault);
 }
 
-/* Neither times nor paths: the same input, options and seed give the same bytes. */
+/* Not json_dumps(), which (2.14) leaves keys out when it has no memory for them and says nothing.
+ */
+static char *dump(const json_t *value, size_t flags) {
+        size_t n = json_dumpb(value, NULL, 0, flags);
+        char *text = n ? calloc(1, n + 1) : NULL;
+
+        if (text && json_dumpb(value, text, n, flags) != n)
+                free(steal_pointer(&text));
+        return text;
+}
+
+/* Neither times nor paths: the same input, options and seed give the same bytes. NULL: no memory,
+ * and then it must not be a little less. */
 static char *make_meta(const struct packing *p) {
         const struct source_tensor *tensor = source_selected(p->source);
-        json_t *meta = json_pack("{s:s, s:s, s:s, s:s}", "source_format", source_format(p->source),
-                                 "source_tensor", tensor->name, "source_dtype", tensor->dtype,
-                                 "packer", "carvq " CARVQ_VERSION);
-        char *text;
+        char *text = NULL;
+        json_error_t error;
+        json_t *meta;
+        int r = 0;
 
-        if (!meta) /* a name that is no UTF-8 */
+        meta = json_pack_ex(&error, 0, "{s:s, s:s, s:s, s:s}", "source_format",
+                            source_format(p->source), "source_tensor", tensor->name, "source_dtype",
+                            tensor->dtype, "packer", "carvq " CARVQ_VERSION);
+        if (!meta && json_error_code(&error) == json_error_invalid_utf8) /* the name */
                 meta = json_pack("{s:s}", "packer", "carvq " CARVQ_VERSION);
         if (p->plan.header.codec == TABLE_CODEC_CARVQ)
-                json_object_set_new(meta, "seed", json_integer((json_int_t)p->request->seed));
-        json_object_set_new(meta, "rel_mse", json_real(closeness_rel_mse(&p->closeness)));
-        json_object_set_new(meta, "cosine_mean", json_real(closeness_cosine_mean(&p->closeness)));
-        text = json_dumps(meta, JSON_COMPACT | JSON_REAL_PRECISION(9));
+                r |= json_object_set_new(meta, "seed", json_integer((json_int_t)p->request->seed));
+        r |= json_object_set_new(meta, "rel_mse", json_real(closeness_rel_mse(&p->closeness)));
+        r |= json_object_set_new(meta, "cosine_mean",
+                                 json_real(closeness_cosine_mean(&p->closeness)));
+        if (r == 0)
+                text = dump(meta, JSON_COMPACT | JSON_REAL_PRECISION(9));
         json_decref(meta);
         return text;
 }

@@ -19,6 +19,16 @@ static void print_features(const json_t *features) {
         putchar('\n');
 }
 
+/* A daemon of before does not tell. */
+static void print_event_loop(const json_t *s) {
+        const char *why = json_string_value(field(s, "event_loop_reason"));
+
+        if (!json_is_string(field(s, "event_loop")))
+                return;
+        printf("  loop      %s%s%s%s\n", field_text(s, "event_loop"), why ? " (" : "",
+               why ? why : "", why ? ")" : "");
+}
+
 static void print_status(const json_t *s) {
         uint64_t n_tables = field_number(s, "n_tables"), n_clients = field_number(s, "n_clients");
 
@@ -29,6 +39,7 @@ static void print_status(const json_t *s) {
                plural(n_tables), format_count(n_clients).text, plural(n_clients));
         printf("  kernel    %s", field_text(s, "kernel"));
         print_features(field(s, "cpu_features"));
+        print_event_loop(s);
         printf("  socket    %s\n", field_text(s, "socket_path"));
         printf("  control   %s\n", field_text(s, "control_path"));
         printf("  limits    %s clients, %s of shared memory each\n",
