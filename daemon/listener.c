@@ -112,6 +112,7 @@ static void pause_over(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
 }
 
 static void on_accept(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
+        static struct log_limit limit;
         struct listener *l = container_of(op, struct listener, accept_op);
 
         l->accepting = cqe_flags & IORING_CQE_F_MORE;
@@ -125,7 +126,9 @@ static void on_accept(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
                 start_accept(l);
                 return;
         }
-        log_warning("cannot accept a connection: %s", strerror(-res));
+        /* A client that opens what there is causes this, again and again. */
+        log_limited(&limit, LOG_LEVEL_WARNING, NULL, "cannot accept a connection: %s",
+                    strerror(-res));
         l->pause.tv_nsec = PAUSE_NS;
         io_uring_prep_timeout(loop_prepare(l->loop, &l->pause_op), &l->pause, 0, 0);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One line for each decision, to the journal with fields when stderr is connected to it
- * (JOURNAL_STREAM), else to stderr as "LEVEL message FIELD=value". Thread-safe. The library and the
- * codec never log.
+ * (JOURNAL_STREAM), else to stderr as "LEVEL message FIELD=value". Thread-safe. Never waits: where
+ * nobody takes the lines they are lost, and counted. The library and the codec never log.
  */
 #pragma once
 
@@ -27,6 +27,20 @@ void log_set_level(enum log_level level);
  */
 void log_fields(enum log_level level, const char *const *fields, const char *format, ...)
         _printf_(3, 4);
+
+/*
+ * For what others than administrators can cause, however often they like: at most one line a second
+ * for each limit, and the next one says how many were left out. A limit is static, of zeros, and
+ * belongs to one place in the code. Debugging is asked for, and gets all.
+ */
+struct log_limit {
+        uint64_t next_ns;  /* no line before; CLOCK_MONOTONIC */
+        uint64_t first_ns; /* of those that were left out */
+        uint64_t n_left_out;
+};
+
+void log_limited(struct log_limit *limit, enum log_level level, const char *const *fields,
+                 const char *format, ...) _printf_(4, 5);
 
 #define log_error(...)   log_fields(LOG_LEVEL_ERROR, NULL, __VA_ARGS__)
 #define log_warning(...) log_fields(LOG_LEVEL_WARNING, NULL, __VA_ARGS__)
