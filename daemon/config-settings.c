@@ -11,9 +11,12 @@
 
 #include "lib/codec/codec.h"
 #include "proto/ring.h"
+#include "proto/wire.h"
 
 #define SPIN_US_MAX           1000000u
 #define WORKERS_MAX           256u
+#define SESSIONS_MAX          65536u
+#define HANDSHAKES_MAX        1000000u
 #define SOCKET_PATH_BYTES_MAX (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
 
 int config_set_string(char **string, const char *value) {
@@ -146,7 +149,7 @@ static int set_max_sessions(struct config *c, const char *value, struct fault *r
         uint64_t n;
         int r;
 
-        r = parse_number(value, "", 1, 65536, &n, ret_fault);
+        r = parse_number(value, "", 1, SESSIONS_MAX, &n, ret_fault);
         if (r < 0)
                 return r;
         c->max_sessions = (uint32_t)n;
@@ -157,6 +160,47 @@ static int set_max_ring_bytes(struct config *c, const char *value, struct fault 
         /* At least what the smallest geometry needs. */
         return parse_number(value, "KMGT", 8 * RING_PAGE_BYTES, RING_BYTES_MAX, &c->max_ring_bytes,
                             ret_fault);
+}
+
+/* Shared by those below; the smallest limit that lets anything through is 1. */
+static int set_user_max(struct config *c, enum quota_kind kind, const char *value,
+                        const char *suffixes, uint64_t max, struct fault *ret_fault) {
+        return parse_number(value, suffixes, 1, max, &c->user_max[kind], ret_fault);
+}
+
+static int set_user_sessions(struct config *c, const char *value, struct fault *ret_fault) {
+        if (!strcmp(value, "auto")) {
+                c->user_max[QUOTA_SESSIONS] = 0;
+                return 0;
+        }
+        if (set_user_max(c, QUOTA_SESSIONS, value, "", SESSIONS_MAX, NULL) < 0)
+                return fault_set(ret_fault, -EINVAL,
+                                 "is '%.100s', expected auto or a number from 1 to %u", value,
+                                 SESSIONS_MAX);
+        return 0;
+}
+
+static int set_user_ring_bytes(struct config *c, const char *value, struct fault *ret_fault) {
+        return set_user_max(c, QUOTA_RING_BYTES, value, "KMGT", UINT64_C(1) << 62, ret_fault);
+}
+
+static int set_user_tables(struct config *c, const char *value, struct fault *ret_fault) {
+        return set_user_max(c, QUOTA_TABLES, value, "", SESSIONS_MAX * WIRE_TABLES_MAX, ret_fault);
+}
+
+static int set_user_ids(struct config *c, const char *value, struct fault *ret_fault) {
+        return set_user_max(c, QUOTA_IDS, value, "KMGT", UINT64_C(1) << 40, ret_fault);
+}
+
+static int set_user_handshakes(struct config *c, const char *value, struct fault *ret_fault) {
+        return set_user_max(c, QUOTA_HANDSHAKES, value, "", HANDSHAKES_MAX, ret_fault);
+}
+
+/* What is left of the sessions is for somebody else, however many one user opens. */
+void config_user_limits(const struct config *c, uint64_t ret_limits[QUOTA_KINDS_N]) {
+        memcpy(ret_limits, c->user_max, sizeof(c->user_max));
+        if (!ret_limits[QUOTA_SESSIONS])
+                ret_limits[QUOTA_SESSIONS] = c->max_sessions - c->max_sessions / 4;
 }
 
 #define TEXT(field)   offsetof(struct config, field), 0
@@ -174,6 +218,13 @@ const struct setting config_settings[] = {
         { "workers", set_workers, NUMBER(n_workers), false },
         { "max-sessions", set_max_sessions, NUMBER(max_sessions), true },
         { "max-ring-bytes", set_max_ring_bytes, NUMBER(max_ring_bytes), true },
+        { "max-sessions-per-user", set_user_sessions, NUMBER(user_max[QUOTA_SESSIONS]), true },
+        { "max-ring-bytes-per-user", set_user_ring_bytes, NUMBER(user_max[QUOTA_RING_BYTES]),
+          true },
+        { "max-tables-per-user", set_user_tables, NUMBER(user_max[QUOTA_TABLES]), true },
+        { "max-ids-in-flight-per-user", set_user_ids, NUMBER(user_max[QUOTA_IDS]), true },
+        { "max-handshakes-per-second-per-user", set_user_handshakes,
+          NUMBER(user_max[QUOTA_HANDSHAKES]), true },
 };
 
 const size_t config_n_settings = ARRAY_SIZE(config_settings);

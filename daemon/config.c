@@ -40,6 +40,21 @@ static const char help[] =
         "  --max-sessions N     clients connected at once (default: 1024)\n"
         "  --max-ring-bytes N   shared memory of one client, K M G T are powers of 1024\n"
         "                       (default: 4G)\n"
+        "\n"
+        "What all clients of one user may have together; root is a user like any:\n"
+        "  --max-sessions-per-user N\n"
+        "                       connections; auto: three quarters of --max-sessions\n"
+        "                       (default: auto)\n"
+        "  --max-ring-bytes-per-user N\n"
+        "                       shared memory (default: 64G)\n"
+        "  --max-tables-per-user N\n"
+        "                       open tables (default: 65536)\n"
+        "  --max-ids-in-flight-per-user N\n"
+        "                       ids of large lookups that are under way; further ones\n"
+        "                       wait (default: 16M)\n"
+        "  --max-handshakes-per-second-per-user N\n"
+        "                       new connections (default: 2000)\n"
+        "\n"
         "  --help               print this and exit\n"
         "  --version            print the version and exit\n"
         "\n"
@@ -233,6 +248,10 @@ static void init(struct config *config) {
                 .n_workers = 1,
                 .max_sessions = 1024,
                 .max_ring_bytes = UINT64_C(4) << 30,
+                .user_max = { [QUOTA_RING_BYTES] = UINT64_C(64) << 30,
+                              [QUOTA_TABLES] = 65536,
+                              [QUOTA_IDS] = UINT64_C(16) << 20,
+                              [QUOTA_HANDSHAKES] = 2000 },
         };
 }
 

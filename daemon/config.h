@@ -11,6 +11,7 @@
 
 #include "log.h"
 #include "loop-io.h"
+#include "quota.h"
 
 /* Of a cache's bytes: as much as the table deserves. */
 #define CONFIG_CACHE_AUTO  UINT64_MAX
@@ -48,7 +49,9 @@ struct config {
         uint64_t spin_ns_max;
         uint32_t n_workers;
         uint32_t max_sessions;
-        uint64_t max_ring_bytes;           /* of one session */
+        uint64_t max_ring_bytes; /* of one session */
+        /* Of all sessions of one user; sessions 0: three quarters of max_sessions. */
+        uint64_t user_max[QUOTA_KINDS_N];
         struct command_line *command_line; /* for the next time; points into argv */
         struct config
                 *as_read; /* what takes a restart, before anybody adapted it; NULL: reloaded */
@@ -80,6 +83,9 @@ void config_swap_live(struct config *running, struct config *reloaded);
  * start only. Returns their number. */
 size_t config_restart_keys(const struct config *running, const struct config *reloaded,
                            const char *ret_keys[CONFIG_RESTART_KEYS_MAX]);
+
+/* What user_max comes to. */
+void config_user_limits(const struct config *config, uint64_t ret_limits[QUOTA_KINDS_N]);
 
 /* NULL: no section is about it. */
 const struct config_table *config_find_table(const struct config *config, const char *name);

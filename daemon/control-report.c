@@ -49,6 +49,17 @@ static json_t *cpu_features(uint32_t features) {
         return list;
 }
 
+static json_t *report_user_limits(const struct quota *q) {
+        const struct varlink_field fields[] = {
+                { "max_sessions", number(q->limits[QUOTA_SESSIONS]) },
+                { "max_ring_bytes", number(q->limits[QUOTA_RING_BYTES]) },
+                { "max_tables", number(q->limits[QUOTA_TABLES]) },
+                { "max_ids_in_flight", number(q->limits[QUOTA_IDS]) },
+                { "max_handshakes_per_second", number(q->limits[QUOTA_HANDSHAKES]) },
+        };
+        return object(fields);
+}
+
 json_t *control_report_status(const struct daemon *daemon) {
         const struct config *config = &daemon->config;
         const char *why = loop_why(daemon->loop);
@@ -77,6 +88,7 @@ json_t *control_report_status(const struct daemon *daemon) {
                 { "spin_ns_max", number(config->spin_ns_max) },
                 { "max_sessions", number(config->max_sessions) },
                 { "max_ring_bytes", number(config->max_ring_bytes) },
+                { "per_user", report_user_limits(&daemon->quota) },
         };
         return object(fields);
 }
@@ -409,5 +421,28 @@ json_t *control_report_client_stats(struct daemon *daemon, const struct client_m
                 list = append(list,
                               report_client_stats(s, find_ring(clients, n, session_info(s)->id),
                                                   process->smaps_error));
+        return list;
+}
+
+static json_t *report_user(const struct quota_usage *u) {
+        const struct varlink_field fields[] = {
+                { "uid", number(u->uid) },
+                { "n_clients", number(u->used[QUOTA_SESSIONS]) },
+                { "ring_bytes", number(u->used[QUOTA_RING_BYTES]) },
+                { "n_tables", number(u->used[QUOTA_TABLES]) },
+                { "n_ids_in_flight", number(u->used[QUOTA_IDS]) },
+        };
+        return object(fields);
+}
+
+json_t *control_report_users(const struct daemon *daemon) {
+        json_t *list = json_array();
+
+        for (const struct quota_account *a = quota_first(&daemon->quota); list && a;
+             a = quota_next(a)) {
+                const struct quota_usage usage = quota_usage(&daemon->quota, a);
+
+                list = append(list, report_user(&usage));
+        }
         return list;
 }

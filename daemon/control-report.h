@@ -35,6 +35,7 @@ struct process_memory {
 json_t *control_report_info(void);
 json_t *control_report_status(const struct daemon *daemon);
 json_t *control_report_clients(struct daemon *daemon);
+json_t *control_report_users(const struct daemon *daemon);
 /* `clients`: measured, of `n` of them. */
 json_t *control_report_client_stats(struct daemon *daemon, const struct client_memory *clients,
                                     size_t n, const struct process_memory *process);

@@ -360,7 +360,9 @@ static int serve_call(struct control_connection *c, json_t **ret_reply) {
                 *ret_reply = varlink_reply_new(control_report_status(c->daemon));
                 return 1;
         case CONTROL_LIST_CLIENTS:
-                *ret_reply = reply_with("clients", control_report_clients(c->daemon));
+                *ret_reply = varlink_reply_new(json_pack("{so so}", "clients",
+                                                         control_report_clients(c->daemon), "users",
+                                                         control_report_users(c->daemon)));
                 return 1;
         case CONTROL_UNLOAD_TABLE:
                 *ret_reply = unload_table(c, arguments[0]);

@@ -244,7 +244,7 @@ static void raise_descriptor_limit(const struct daemon *daemon) {
 }
 
 static int init_workers(struct daemon *daemon, struct fault *ret_fault) {
-        const struct worker_options options = {
+        struct worker_options options = {
                 .kernels = daemon->kernels,
                 .spin_ns_max = daemon->config.spin_ns_max,
                 .n_workers = daemon->config.n_workers,
@@ -256,16 +256,21 @@ static int init_workers(struct daemon *daemon, struct fault *ret_fault) {
         daemon->workers = calloc(daemon->config.n_workers, sizeof(*daemon->workers));
         if (!daemon->workers)
                 return fault_set(ret_fault, -ENOMEM, "out of memory");
-        for (uint32_t i = 0; i < daemon->config.n_workers && r >= 0; i++)
+        for (uint32_t i = 0; i < daemon->config.n_workers && r >= 0; i++) {
+                options.number = i;
                 r = worker_new(&options, &daemon->workers[i], ret_fault);
+        }
         return r;
 }
 
 static int daemon_init(struct daemon *daemon, struct fault *ret_fault) {
+        uint64_t limits[QUOTA_KINDS_N];
         int r;
 
         TAILQ_INIT(&daemon->sessions);
         control_init(daemon);
+        config_user_limits(&daemon->config, limits);
+        quota_init(&daemon->quota, limits, daemon->config.n_workers);
         store_init(&daemon->store, NULL, NULL);
         daemon->signal_fd = daemon->data.fd = daemon->control.fd = daemon->notify.fd =
                 daemon->folder.inotify_fd = -1;
@@ -307,6 +312,7 @@ static void daemon_deinit(struct daemon *daemon) {
         notify_deinit(daemon);
         folder_deinit(&daemon->folder);
         closep(&daemon->signal_fd);
+        quota_deinit(&daemon->quota);
         config_deinit(&daemon->config);
 }
 

@@ -11,6 +11,7 @@
 #include "load.h"
 #include "loop.h"
 #include "notify.h"
+#include "quota.h"
 #include "session.h"
 #include "store.h"
 #include "worker.h"
@@ -26,6 +27,7 @@ struct daemon {
         uint32_t cpu_features; /* enum codec_cpu, after the mask */
         TAILQ_HEAD(, session) sessions;
         uint32_t n_sessions;
+        struct quota quota;
         uint64_t last_session_id;
         TAILQ_HEAD(, control_connection) control_connections;
         uint32_t n_control_connections;

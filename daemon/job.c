@@ -129,7 +129,7 @@ void job_prepare(struct job *job, const struct ring_server *ring, struct store_t
         job->start_ns = believed ? s->submit_ns : now_ns;
         job->detail = 0;
         job->n_rows = job->n_counted = job->n_completed = 0;
-        job->n_ids_left = 0;
+        job->n_ids_left = job->n_ids_charged = 0;
         job->piece = (struct codec_piece){
                 .request = &job->request,
                 .bag.values = job->piece.bag.values,

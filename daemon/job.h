@@ -23,6 +23,7 @@ struct job {
         struct codec_request request;
         struct codec_piece piece; /* how far it is decoded; its bag's values grow */
         uint64_t n_ids_left;      /* to look at, an empty bag counting as one; at most */
+        uint64_t n_ids_charged;   /* to its user; 0: it has not outlived a round */
         uint32_t n_rows;          /* of output */
         uint32_t n_counted;       /* of them, in the statistics */
         uint32_t n_completed;     /* of them, told to the client */

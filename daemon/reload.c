@@ -212,6 +212,7 @@ static void note_restart_keys(struct reload *reload) {
 static void read_done(struct chore *chore) {
         struct reload *reload = (struct reload *)chore;
         struct daemon *daemon = reload->daemon;
+        uint64_t limits[QUOTA_KINDS_N];
 
         if (reload->r >= 0 && daemon->stopping) {
                 config_deinit(&reload->config);
@@ -223,6 +224,8 @@ static void read_done(struct chore *chore) {
                 config_swap_live(&daemon->config, &reload->config);
                 config_deinit(&reload->config);
                 log_set_level(daemon->config.log_level);
+                config_user_limits(&daemon->config, limits);
+                quota_set_limits(&daemon->quota, limits);
                 apply_groups(daemon);
                 reload_tables(daemon);
         }

@@ -143,6 +143,11 @@ static uint64_t add_job(struct serve *serve, struct seat *seat, struct job *job)
                 int64_t cost = cost_of_row(job->table);
 
                 n_ids = affordable(serve, seat, job, cost);
+                /* Only what outlives the round holds memory for long; most jobs do not. */
+                if (n_ids < job->n_ids_left && !job->n_ids_charged) {
+                        job->n_ids_charged = job->n_ids_left;
+                        quota_ids_take(seat->ids_quota, job->n_ids_charged);
+                }
                 seat->credit -= (int64_t)n_ids * cost;
                 serve->left -= (int64_t)n_ids * cost;
         }
@@ -167,7 +172,7 @@ static void gather(struct serve *serve, const struct serve_turn *turn, uint32_t 
                 struct job *job;
 
                 if (cut || enough || seat->credit <= 0 || serve_full(serve) ||
-                    serve->n_jobs - turn->first == turn->n_room)
+                    serve->n_jobs - turn->first == turn->n_room || quota_ids_over(seat->ids_quota))
                         return;
                 job = take_job(serve, seat);
                 if (!job)
@@ -192,6 +197,10 @@ int serve_take(struct serve *serve, struct seat *seat, struct fault *ret_fault) 
         if (n_room == 0 || (!seat->job && n_pending == 0)) {
                 seat->credit = MIN(seat->credit, 0);
                 return SERVE_IDLE;
+        }
+        if (!seat->job && quota_ids_over(seat->ids_quota)) {
+                seat->credit = MIN(seat->credit, 0);
+                return SERVE_HELD;
         }
 
         *turn = (struct serve_turn){ .seat = seat, .n_room = n_room, .first = serve->n_jobs };
@@ -300,13 +309,18 @@ static void tell(struct seat *seat, struct job *job, uint32_t flags) {
         job->n_completed = (uint32_t)job->piece.n_rows;
 }
 
+static void drop_job(struct serve *serve, struct seat *seat, struct job *job) {
+        quota_ids_give(seat->ids_quota, job->n_ids_charged);
+        seat->job = job_free(&serve->pool, job);
+}
+
 static void end_job(struct serve *serve, struct seat *seat, struct job *job, uint64_t now_ns) {
         stats_add_lookup(&seat->stats, job->status, now_ns - job->start_ns);
         if (job->table)
                 stats_add_lookup(&job->table->stats, job->status, now_ns - job->start_ns);
         tell(seat, job, 0);
         probe_complete(job, seat, job->status, job->n_completed, now_ns - job->start_ns);
-        seat->job = job_free(&serve->pool, job);
+        drop_job(serve, seat, job);
 }
 
 static void complete(struct serve *serve, struct serve_turn *turn, uint64_t now_ns) {
@@ -427,7 +441,8 @@ void serve_abort(struct serve *serve, struct seat *seat, enum ring_status status
 }
 
 void serve_forget(struct serve *serve, struct seat *seat) {
-        seat->job = job_free(&serve->pool, seat->job);
+        if (seat->job)
+                drop_job(serve, seat, seat->job);
 }
 
 bool serve_has_work(struct seat *seat) {

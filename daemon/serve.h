@@ -11,6 +11,7 @@
 #include "fill.h"
 #include "job.h"
 #include "loop-io.h"
+#include "quota.h"
 #include "stats.h"
 
 /* Submissions in one round, of all seats. */
@@ -30,6 +31,7 @@ struct seat {
         struct job *job;    /* begun and not done: at most one between rounds, the oldest */
         int64_t credit;     /* what it may cost until it is others' turn; below 0: a debt */
         uint64_t start_ns;  /* of the last submission taken */
+        struct quota_ids *ids_quota; /* its user's on this worker; NULL: not counted */
         struct stats stats;
 };
 
@@ -65,6 +67,7 @@ int serve_reserve(struct serve *serve, const struct store_table *table);
 enum serve_result {
         SERVE_IDLE = 0,
         SERVE_WORKED = 1,
+        SERVE_HELD = 2, /* has work, and its user as many ids in flight as it may */
 };
 
 /* A round: begin, take from seats until all had their turn or it is full, and finish. */

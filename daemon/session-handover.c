@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "handover-state.h"
+#include "proto/spin.h"
 #include "session-impl.h"
 
 /* ---- The daemon that ends ---- */
@@ -93,6 +94,22 @@ static bool is_doorbell(int fd) {
                (st.st_mode & S_IFMT) == 0;
 }
 
+/* Its user's, by the limits that hold now; it has had its handshake. */
+static enum wire_status take_quota(struct session *s, const struct handover_session *record,
+                                   const struct ring_layout *layout, char text[WIRE_TEXT_BYTES]) {
+        struct quota *quota = &s->daemon->quota;
+        struct fault fault = { 0 };
+        int r = quota_enter_again(quota, s->info.uid, clock_ns(), &s->quota, &fault);
+
+        if (r >= 0)
+                r = quota_take(quota, &s->quota, QUOTA_RING_BYTES, layout->ring_bytes, &fault);
+        if (r >= 0)
+                r = quota_take(quota, &s->quota, QUOTA_TABLES, record->n_uses, &fault);
+        if (r < 0)
+                snprintf(text, WIRE_TEXT_BYTES, "%.255s", fault.text);
+        return r >= 0 ? WIRE_OK : r == -EDQUOT ? WIRE_LIMIT : WIRE_INTERNAL;
+}
+
 static enum wire_status check_limits(const struct session *s, const struct handover_session *record,
                                      const struct ring_layout *layout, char text[WIRE_TEXT_BYTES]) {
         const struct config *config = &s->daemon->config;
@@ -163,6 +180,8 @@ static enum wire_status adopt(struct session *s, const struct handover_session *
                 return WIRE_INTERNAL;
         }
         status = check_limits(s, record, &layout, text);
+        if (status == WIRE_OK)
+                status = take_quota(s, record, &layout, text);
         if (status != WIRE_OK)
                 return status;
         /* As if it had just come from the client, who has had it all the time. */
@@ -177,7 +196,8 @@ static enum wire_status adopt(struct session *s, const struct handover_session *
 int session_adopt(struct daemon *daemon, const struct handover_session *record,
                   const struct handover_use *uses, struct store_table *const *tables,
                   const struct session_descriptors *descriptors) {
-        struct session *s = session_create(daemon, descriptors->socket, record->id);
+        const struct ucred peer = session_peer(descriptors->socket);
+        struct session *s = session_create(daemon, descriptors->socket, &peer, record->id);
         char text[WIRE_TEXT_BYTES] = "";
         enum wire_status status;
 

@@ -34,15 +34,20 @@ struct session {
         uint64_t last_nonce;
         uint64_t n_hits[WIRE_TABLES_MAX]; /* of the client's claims, counted so far */
 
+        struct quota_holder quota;
         enum wire_status close_status;
         char close_text[WIRE_TEXT_BYTES];
         struct chore cleanup;
         TAILQ_ENTRY(session) link;
 };
 
-/* A session of the peer at the other end of `fd`, which it takes over, in the state HELLO and with
- * nothing under way. NULL: no memory. */
-struct session *session_create(struct daemon *daemon, int fd, uint64_t id);
+/* Who connected. */
+struct ucred session_peer(int fd);
+
+/* A session of the peer at the other end of `fd`, which it takes over, in the state HELLO, with
+ * nothing under way and nothing of its user's quota. NULL: no memory. */
+struct session *session_create(struct daemon *daemon, int fd, const struct ucred *peer,
+                               uint64_t id);
 
 /* From here on the worker serves it. Memory and doorbell must be there. */
 void session_attach(struct session *session);

@@ -77,17 +77,18 @@ struct session *session_next(struct session *s) {
         return TAILQ_NEXT(s, link);
 }
 
-static void log_session(enum log_level level, const struct session *s, const char *what,
-                        const char *detail) {
+/* A client can cause each of these as often as it likes. */
+static void log_session(struct log_limit *limit, enum log_level level, const struct session *s,
+                        const char *what, const char *detail) {
         char pid[16], uid[16], id[24];
 
         snprintf(pid, sizeof(pid), "%d", s->info.pid);
         snprintf(uid, sizeof(uid), "%u", s->info.uid);
         snprintf(id, sizeof(id), "%" PRIu64, s->info.id);
-        log_fields(level,
-                   (const char *[]){ "SESSION", id, "CLIENT_PID", pid, "CLIENT_UID", uid,
-                                     "CLIENT_NAME", s->info.name, NULL },
-                   "client %s%s%s", what, detail[0] ? ": " : "", detail);
+        log_limited(limit, level,
+                    (const char *[]){ "SESSION", id, "CLIENT_PID", pid, "CLIENT_UID", uid,
+                                      "CLIENT_NAME", s->info.name, NULL },
+                    "client %s%s%s", what, detail[0] ? ": " : "", detail);
 }
 
 /* ---- sending: small and rare, straight from the loop, never waiting ---- */
@@ -145,6 +146,7 @@ static void cleanup_done(struct chore *chore) {
 
         TAILQ_REMOVE(&daemon->sessions, s, link);
         daemon->n_sessions--;
+        quota_leave(&s->quota);
         free(s);
         daemon_stop_if_done(daemon);
 }
@@ -175,13 +177,16 @@ static void hang_up(struct session *s) {
 }
 
 void session_close(struct session *s, enum wire_status status, const char *text) {
+        static struct log_limit limit;
+
         if (s->info.state == SESSION_CLOSING)
                 return;
         s->info.state = SESSION_CLOSING;
         probe_session_close(s->info.id, &s->seat.seat, status);
         s->close_status = status;
         snprintf(s->close_text, sizeof(s->close_text), "%.255s", text);
-        log_session(status == WIRE_OK || status == WIRE_SHUTDOWN ? LOG_LEVEL_DEBUG
+        log_session(&limit,
+                    status == WIRE_OK || status == WIRE_SHUTDOWN ? LOG_LEVEL_DEBUG
                                                                  : LOG_LEVEL_WARNING,
                     s, "leaves", text);
 
@@ -247,21 +252,26 @@ static void on_hello(struct session *s, const struct wire_hello *m) {
 }
 
 void session_attach(struct session *s) {
+        struct worker *worker;
+
         s->info.ring_bytes = s->seat.seat.ring.layout.ring_bytes;
         s->info.state = SESSION_READY;
         s->seat.failed = seat_failed;
         s->seat.detached = seat_detached;
         s->attached = true;
-        worker_attach(worker_least_loaded(s->daemon->workers, s->daemon->config.n_workers),
-                      &s->seat);
+        worker = worker_least_loaded(s->daemon->workers, s->daemon->config.n_workers);
+        s->seat.seat.ids_quota = quota_ids(&s->quota, worker_number(worker));
+        worker_attach(worker, &s->seat);
 }
 
 /* Keeps the memory's descriptor, for a daemon that may come after this one. */
 static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
         struct wire_ready ready = { .header = { WIRE_READY, sizeof(ready) } };
+        static struct log_limit limit;
         struct ring_layout layout;
         struct fault fault = { 0 };
         char text[WIRE_TEXT_BYTES];
+        int r;
 
         if (ring_layout_compute(&m->geometry, &layout, &fault) < 0) {
                 session_close(s, WIRE_RING_REFUSED, fault.text);
@@ -275,9 +285,15 @@ static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
                 session_close(s, WIRE_LIMIT, text);
                 return;
         }
-        if (ring_server_init(&s->seat.seat.ring, *memfd, &layout, s->daemon->epoch, s->fd, &fault) <
+        if (quota_take(&s->daemon->quota, &s->quota, QUOTA_RING_BYTES, layout.ring_bytes, &fault) <
             0) {
-                session_close(s, WIRE_RING_REFUSED, fault.text);
+                session_close(s, WIRE_LIMIT, fault.text);
+                return;
+        }
+        r = ring_server_init(&s->seat.seat.ring, *memfd, &layout, s->daemon->epoch, s->fd, &fault);
+        if (r < 0) {
+                /* Only what is wrong with the memory is the client's affair. */
+                session_close(s, r == -EINVAL ? WIRE_RING_REFUSED : WIRE_INTERNAL, fault.text);
                 return;
         }
         s->seat.doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -287,7 +303,7 @@ static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
         }
         s->memfd = steal_fd(memfd);
         session_attach(s);
-        log_session(LOG_LEVEL_DEBUG, s, "is ready", "");
+        log_session(&limit, LOG_LEVEL_DEBUG, s, "is ready", "");
         send_or_close(s, &ready, sizeof(ready), s->seat.doorbell_fd);
 }
 
@@ -326,6 +342,7 @@ static void open_done(struct worker_slot_change *change) {
         s->n_changes--;
         if (change->error < 0) {
                 s->tables[i] = NULL;
+                quota_give(&s->quota, QUOTA_TABLES, 1);
                 store_unuse(&s->daemon->store, t);
                 refuse_open(s, open->request, WIRE_INTERNAL, "carvqd is out of memory");
         } else if (s->info.state == SESSION_READY) {
@@ -366,7 +383,9 @@ bool session_may_use(const struct session *s, const struct store_table *table,
 
 static void on_open_table(struct session *s, const struct wire_open_table *m) {
         struct store_table *table = store_find(&s->daemon->store, m->name);
+        static struct log_limit limit;
         struct open_change *open;
+        struct fault fault = { 0 };
         char text[WIRE_TEXT_BYTES];
         int slot;
 
@@ -376,7 +395,7 @@ static void on_open_table(struct session *s, const struct wire_open_table *m) {
                 return;
         }
         if (!session_may_use(s, table, text)) {
-                log_session(LOG_LEVEL_INFO, s, "is refused a table", text);
+                log_session(&limit, LOG_LEVEL_INFO, s, "is refused a table", text);
                 refuse_open(s, m->request, WIRE_DENIED, text);
                 return;
         }
@@ -386,8 +405,13 @@ static void on_open_table(struct session *s, const struct wire_open_table *m) {
                             "256 tables are open in this session already");
                 return;
         }
+        if (quota_take(&s->daemon->quota, &s->quota, QUOTA_TABLES, 1, &fault) < 0) {
+                refuse_open(s, m->request, WIRE_LIMIT, fault.text);
+                return;
+        }
         open = calloc(1, sizeof(*open));
         if (!open) {
+                quota_give(&s->quota, QUOTA_TABLES, 1);
                 refuse_open(s, m->request, WIRE_INTERNAL, "carvqd is out of memory");
                 return;
         }
@@ -472,6 +496,7 @@ static void on_close_table(struct session *s, const struct wire_close_table *m) 
                 return;
         }
         s->handles[i] = 0;
+        quota_give(&s->quota, QUOTA_TABLES, 1); /* an OPEN_TABLE may be right behind */
         change->handle = m->table;
         change->done = close_done;
         change_slot(s, change);
@@ -549,6 +574,8 @@ static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
                 ;
         else if (res <= 0)
                 session_close(s, WIRE_OK, res < 0 ? strerror(-res) : "");
+        else if ((s->message.msg_flags & MSG_CTRUNC) && n_fds < SESSION_FDS_MAX)
+                session_close(s, WIRE_INTERNAL, "carvqd has no descriptor left for the client's");
         else if (s->message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
                 session_close(s, WIRE_PROTOCOL,
                               "a message that is too long or has too many descriptors");
@@ -565,49 +592,77 @@ static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
                 session_settle(s);
 }
 
-struct session *session_create(struct daemon *daemon, int fd, uint64_t id) {
+struct ucred session_peer(int fd) {
+        struct ucred cred = { .uid = (uid_t)-1, .gid = (gid_t)-1 };
+
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &(socklen_t){ sizeof(cred) });
+        return cred;
+}
+
+struct session *session_create(struct daemon *daemon, int fd, const struct ucred *cred,
+                               uint64_t id) {
         struct session *s = calloc(1, sizeof(*s));
-        struct ucred cred = { 0 };
 
         if (!s)
                 return NULL;
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &(socklen_t){ sizeof(cred) });
         s->daemon = daemon;
         s->fd = fd;
         s->memfd = s->seat.doorbell_fd = -1;
         s->receive_op.done = received;
         s->info = (struct session_info){
                 .id = id,
-                .pid = cred.pid,
-                .uid = cred.uid,
-                .gid = cred.gid,
+                .pid = cred->pid,
+                .uid = cred->uid,
+                .gid = cred->gid,
                 .connected_ns = clock_ns(),
         };
         TAILQ_INSERT_TAIL(&daemon->sessions, s, link);
         daemon->n_sessions++;
-        probe_session_open(s->info.id, &s->seat.seat, cred.pid, cred.uid);
+        probe_session_open(s->info.id, &s->seat.seat, cred->pid, cred->uid);
         return s;
 }
 
-int session_new(struct daemon *daemon, int fd) {
-        struct session *s;
+/* Whoever is turned away at the door has no session yet. */
+static int refuse(int fd, const struct ucred *cred, int r, enum wire_status status,
+                  const char *text) {
+        static struct log_limit limit;
+        char pid[16], uid[16];
 
+        snprintf(pid, sizeof(pid), "%d", cred->pid);
+        snprintf(uid, sizeof(uid), "%u", cred->uid);
+        log_limited(&limit, LOG_LEVEL_WARNING,
+                    (const char *[]){ "CLIENT_PID", pid, "CLIENT_UID", uid, NULL },
+                    "client is refused: %s", text);
+        send_error(fd, status, text);
+        close(fd);
+        return r;
+}
+
+int session_new(struct daemon *daemon, int fd) {
+        const struct ucred cred = session_peer(fd);
+        struct quota_holder quota = { 0 };
+        struct fault fault = { 0 };
+        struct session *s;
+        int r;
+
+        r = quota_enter(&daemon->quota, cred.uid, clock_ns(), &quota, &fault);
+        if (r < 0)
+                return refuse(fd, &cred, r, r == -EDQUOT ? WIRE_LIMIT : WIRE_INTERNAL, fault.text);
         if (daemon->n_sessions >= daemon->config.max_sessions) {
                 char text[WIRE_TEXT_BYTES];
 
+                quota_leave(&quota);
                 snprintf(text, sizeof(text), "%" PRIu32 " sessions are open already (max-sessions)",
                          daemon->n_sessions);
-                send_error(fd, WIRE_LIMIT, text);
-                close(fd);
-                return -EDQUOT;
+                return refuse(fd, &cred, -EDQUOT, WIRE_LIMIT, text);
         }
-        s = session_create(daemon, fd, daemon->last_session_id + 1);
+        s = session_create(daemon, fd, &cred, daemon->last_session_id + 1);
         if (!s) {
-                send_error(fd, WIRE_INTERNAL, "carvqd is out of memory");
-                close(fd);
-                return -ENOMEM;
+                quota_leave(&quota);
+                return refuse(fd, &cred, -ENOMEM, WIRE_INTERNAL, "carvqd is out of memory");
         }
         daemon->last_session_id++;
+        s->quota = quota;
         session_receive(s);
         return 0;
 }

@@ -24,7 +24,9 @@ struct worker {
         uint64_t spin_ns_max;
         struct crowd crowd;
         uint32_t n_seats; /* attached or about to be; the loop's */
-        TAILQ_HEAD(, worker_seat) awake, asleep;
+        uint32_t number;
+        struct worker_seats awake, asleep;
+        struct worker_seats held; /* have work, and wait until their user has less in flight */
         struct mail stop, heartbeat;
         atomic_bool beating;
         _Atomic uint32_t n_beats;
@@ -41,31 +43,42 @@ static void poll_add(struct worker *w, int fd, struct loop_op *op) {
 
 /* ---- seats ---- */
 
-static void seat_unlink(struct worker *w, struct worker_seat *seat) {
-        if (seat->awake)
-                TAILQ_REMOVE(&w->awake, seat, link);
-        else
-                TAILQ_REMOVE(&w->asleep, seat, link);
+static void seat_unlink(struct worker_seat *seat) {
+        TAILQ_REMOVE(seat->list, seat, link);
+        seat->list = NULL;
 }
 
-static void seat_link(struct worker *w, struct worker_seat *seat, bool awake) {
-        seat->awake = awake;
-        if (awake)
-                TAILQ_INSERT_TAIL(&w->awake, seat, link);
-        else
-                TAILQ_INSERT_TAIL(&w->asleep, seat, link);
+static void seat_link(struct worker_seat *seat, struct worker_seats *list) {
+        seat->list = list;
+        TAILQ_INSERT_TAIL(list, seat, link);
 }
 
-static void seat_move(struct worker *w, struct worker_seat *seat, bool awake) {
-        seat_unlink(w, seat);
-        seat_link(w, seat, awake);
+static void seat_move(struct worker_seat *seat, struct worker_seats *list) {
+        seat_unlink(seat);
+        seat_link(seat, list);
 }
 
 static void seat_wake(struct worker *w, struct worker_seat *seat) {
-        if (seat->awake || seat->dead)
+        if (seat->list != &w->asleep || seat->dead)
                 return;
         ring_server_announce_awake(&seat->seat.ring);
-        seat_move(w, seat, true);
+        seat_move(seat, &w->awake);
+}
+
+/* Those that wait for this user's ids, if enough came back. They go first, in their order. */
+static void seats_invite(struct worker *w, struct quota_ids *ids) {
+        struct worker_seat *seat, *previous;
+
+        if (TAILQ_EMPTY(&w->held) || !quota_ids_invite(ids))
+                return;
+        for (seat = TAILQ_LAST(&w->held, worker_seats); seat; seat = previous) {
+                previous = TAILQ_PREV(seat, worker_seats, link);
+                if (seat->seat.ids_quota != ids)
+                        continue;
+                seat_unlink(seat);
+                seat->list = &w->awake;
+                TAILQ_INSERT_HEAD(&w->awake, seat, link);
+        }
 }
 
 /* Announce, fence, look once more: only then is there surely nothing. */
@@ -74,7 +87,7 @@ static void seat_try_sleep(struct worker *w, struct worker_seat *seat) {
         if (serve_has_work(&seat->seat))
                 ring_server_announce_awake(&seat->seat.ring);
         else
-                seat_move(w, seat, false);
+                seat_move(seat, &w->asleep);
 }
 
 static void deliver_failure(struct mail *mail) {
@@ -85,7 +98,7 @@ static void deliver_failure(struct mail *mail) {
 
 static void seat_fail(struct worker *w, struct worker_seat *seat) {
         seat->dead = true;
-        seat_move(w, seat, false);
+        seat_move(seat, &w->asleep);
         seat->failure.deliver = deliver_failure;
         mailbox_post(w->home, &seat->failure);
 }
@@ -118,10 +131,10 @@ static void seat_worked(const struct worker *w, struct worker_seat *seat, uint64
 
 /* Off the lists; seat_gone() follows when the kernel has dropped its poll. */
 static void seat_release(struct worker *w, struct worker_seat *seat) {
-        seat_unlink(w, seat);
+        seat_unlink(seat);
         seat->cut = seat->seat.job;
         serve_forget(&w->serve, &seat->seat);
-        seat->awake = false;
+        seats_invite(w, seat->seat.ids_quota);
         seat->dead = true;
         seat->draining = false;
         seat->detaching = true;
@@ -141,6 +154,8 @@ static bool seat_turn(struct worker *w, struct worker_seat *seat) {
 
         if (r < 0 && !seat->draining)
                 seat_fail(w, seat);
+        else if (r == SERVE_HELD)
+                seat_move(seat, &w->held);
         else if (r != SERVE_WORKED && seat->draining) /* served, or the client does not reap */
                 seat_release(w, seat);
         else if (r == SERVE_IDLE && now - seat->last_work_ns > spin_budget(w, seat))
@@ -159,7 +174,7 @@ static bool serve_round(struct worker *w) {
                         break;
         }
         while (seat && next && TAILQ_FIRST(&w->awake) != next)
-                seat_move(w, TAILQ_FIRST(&w->awake), true);
+                seat_move(TAILQ_FIRST(&w->awake), &w->awake);
         if (!w->serve.n_turns)
                 return false;
 
@@ -167,6 +182,7 @@ static bool serve_round(struct worker *w) {
         for (uint32_t i = 0; i < w->serve.n_turns; i++) {
                 seat = container_of(w->serve.turns[i].seat, struct worker_seat, seat);
                 seat_worked(w, seat, w->serve.now_ns);
+                seats_invite(w, seat->seat.ids_quota);
                 if (seat->draining && drained(seat, w->serve.now_ns))
                         seat_release(w, seat);
         }
@@ -218,7 +234,7 @@ static void deliver_attach(struct mail *mail) {
         seat->last_work_ns = clock_ns();
         ring_server_heartbeat(&seat->seat.ring, seat->last_work_ns);
         ring_server_announce_awake(&seat->seat.ring);
-        seat_link(w, seat, true);
+        seat_link(seat, &w->awake);
         seat->doorbell_op.done = doorbell_rang;
         poll_add(w, seat->doorbell_fd, &seat->doorbell_op);
         if (!reserve_slots(w, &seat->seat)) {
@@ -263,6 +279,7 @@ static void deliver_slot_change(struct mail *mail) {
         /* A job in the middle of its pieces must not read a table that is about to go. */
         if (former.table && seat->job && seat->job->handle == former.handle)
                 serve_abort(&w->serve, seat, RING_STATUS_NO_TABLE);
+        seats_invite(w, seat->ids_quota);
 
         *slot = change->table && change->error >= 0
                         ? (struct serve_slot){ .handle = change->handle, .table = change->table }
@@ -282,6 +299,9 @@ static void deliver_heartbeat(struct mail *mail) {
                 ring_server_heartbeat(&seat->seat.ring, now);
         }
         TAILQ_FOREACH(seat, &w->asleep, link) {
+                ring_server_heartbeat(&seat->seat.ring, now);
+        }
+        TAILQ_FOREACH(seat, &w->held, link) {
                 ring_server_heartbeat(&seat->seat.ring, now);
         }
         atomic_fetch_add_explicit(&w->n_beats, 1, memory_order_relaxed);
@@ -329,6 +349,8 @@ int worker_new(const struct worker_options *options, struct worker **ret_worker,
                 return fault_set(ret_fault, -ENOMEM, "out of memory");
         TAILQ_INIT(&w->awake);
         TAILQ_INIT(&w->asleep);
+        TAILQ_INIT(&w->held);
+        w->number = options->number;
         w->home = options->home;
         /* Workers on every CPU would spin where their clients want to run. */
         w->spin_ns_max = options->n_workers < cpu_count() ? options->spin_ns_max : 0;
@@ -373,6 +395,10 @@ void worker_attach(struct worker *w, struct worker_seat *seat) {
         seat->worker = w;
         seat->attach.deliver = deliver_attach;
         mailbox_post(&w->mailbox, &seat->attach);
+}
+
+uint32_t worker_number(const struct worker *w) {
+        return w->number;
 }
 
 struct worker *worker_least_loaded(struct worker **workers, uint32_t n_workers) {

@@ -18,6 +18,8 @@ enum worker_detach_how {
         WORKER_FINISH, /* the one under way is; the others stay in the ring */
 };
 
+TAILQ_HEAD(worker_seats, worker_seat);
+
 struct worker_seat {
         struct seat seat; /* the worker's while attached */
         int doorbell_fd;  /* owned by the session; only polled here */
@@ -30,7 +32,8 @@ struct worker_seat {
         struct worker *worker;
         TAILQ_ENTRY(worker_seat) link;
         struct loop_op doorbell_op;
-        bool awake, dead, draining, detaching;
+        struct worker_seats *list; /* of the worker's; while attached */
+        bool dead, draining, detaching;
         bool cut; /* detached with a submission taken and not completed */
         enum worker_detach_how how;
         uint32_t drain_head; /* the submission index where draining ends */
@@ -47,6 +50,7 @@ struct worker_options {
         uint64_t spin_ns_max; /* 0: never spin */
         uint32_t n_workers;   /* that will run beside each other, this one included */
         bool is_epoll;        /* not io_uring */
+        uint32_t number;      /* of them, from 0 on */
         struct mailbox *home;
 };
 
@@ -58,6 +62,7 @@ struct worker *worker_free(struct worker *worker);
 
 /* Tables that it has open already are made ready first; without the memory for that it fails. */
 void worker_attach(struct worker *worker, struct worker_seat *seat);
+uint32_t worker_number(const struct worker *worker);
 /* Of these, the one with the fewest seats. */
 struct worker *worker_least_loaded(struct worker **workers, uint32_t n_workers);
 /*

@@ -95,7 +95,9 @@ struct carvq_connect_options {
  *   -EACCES                  the socket's mode does not let you in
  *   -EPROTO                  what answers does not speak our protocol
  *   -EPROTONOSUPPORT         another major version
- *   -EDQUOT                  the daemon grants no further session, or not an arena of this size
+ *   -EDQUOT                  the daemon grants no further session, or not an arena of this size, to
+ *                            anybody or to this user; or the user connects too often. ret_message
+ *                            names the limit; later it may succeed
  *   -EIO                     the daemon failed
  *   -ETIMEDOUT               no answer
  *   -ECONNRESET              the daemon closed the connection without a word
@@ -142,7 +144,7 @@ int carvq_client_stats(const carvq_client *client, struct carvq_client_stats *st
  * rows of one lookup are all of one generation, but two lookups may see two.
  *   -ENOENT      no table of that name
  *   -EACCES      the table is for a group that this process was not in when it connected
- *   -EDQUOT      too many tables open in this session
+ *   -EDQUOT      too many tables open in this session, or in all of this user's
  *   -EIO         the daemon failed
  *   -ECONNRESET, -ETIMEDOUT
  */

@@ -43,7 +43,8 @@ static int setup(void **state) {
         make_table_file(harness_path(&h, "t"), &header, 5);
         snprintf(spec, sizeof(spec), "t=%s", harness_path(&h, "t"));
         harness_start(&h, (const char *[]){ "--table", spec, "--max-ring-bytes", "16777216",
-                                            "--max-sessions", "64", NULL });
+                                            "--max-sessions", "64", "--max-sessions-per-user", "64",
+                                            NULL });
         good = NULL;
         struct carvq_connect_options o = { .size = sizeof(o),
                                            .socket_path = h.socket_path,

@@ -63,12 +63,15 @@ static void make_daemon(struct harness *h) {
         struct daemon *d = &h->daemon;
         struct store_table *table;
         struct fault fault = { 0 };
+        uint64_t limits[QUOTA_KINDS_N];
         int pair[2];
 
         TAILQ_INIT(&d->sessions);
         control_init(d);
         require(config_init(&d->config, ARRAY_SIZE(h->arguments), h->arguments) == 0,
                 "config_init");
+        config_user_limits(&d->config, limits);
+        quota_init(&d->quota, limits, d->config.n_workers);
         d->kernels = &codec_kernels_scalar;
         d->cpu_features = CODEC_CPU_AVX2;
         d->epoch = UINT64_C(0xfedcba9876543210);
@@ -99,6 +102,7 @@ static void *harness_main(void *userdata) {
         loop_free(d->loop);
         folder_deinit(&d->folder);
         refusals_free(d);
+        quota_deinit(&d->quota);
         config_deinit(&d->config);
         return NULL;
 }

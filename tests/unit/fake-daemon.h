@@ -113,8 +113,8 @@ enum trick {
 
 struct fake_daemon {
         char path[96];
-        enum trick trick;
-        struct codec_file file; /* published as "t" */
+        _Atomic enum trick trick; /* of the connection that is served */
+        struct codec_file file;   /* published as "t" */
         uint32_t max_ids;
         uint64_t features; /* that it has */
         int file_fd, copy_fd;

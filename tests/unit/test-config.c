@@ -11,7 +11,7 @@
 #include "capture.h"
 #include "daemon/config.h"
 
-#define ARGUMENTS_MAX 16
+#define ARGUMENTS_MAX 24
 
 /* Runs config_init(); `*ret_said` is what it wrote to stderr. */
 static int init(struct config *config, char **ret_said, const char *const *arguments) {
@@ -54,6 +54,7 @@ static int init_with_file(struct config *config, char **ret_said, const char *te
 static void test_defaults(void **state) {
         _cleanup_(config_deinit) struct config config = { 0 };
         _cleanup_(freep) char *said = NULL;
+        uint64_t user_max[QUOTA_KINDS_N];
 
         (void)state;
         assert_int_equal(init(&config, &said, ARGUMENTS(NO_FILE)), 0);
@@ -64,6 +65,15 @@ static void test_defaults(void **state) {
         assert_int_equal(config.cache_bytes, CONFIG_CACHE_AUTO);
         assert_int_equal(config.max_sessions, 1024);
         assert_int_equal(config.max_ring_bytes, UINT64_C(4) << 30);
+        config_user_limits(&config, user_max);
+        assert_int_equal(user_max[QUOTA_SESSIONS], 768);
+        assert_int_equal(user_max[QUOTA_RING_BYTES], UINT64_C(64) << 30);
+        assert_int_equal(user_max[QUOTA_TABLES], 65536);
+        assert_int_equal(user_max[QUOTA_IDS], 16 << 20);
+        assert_int_equal(user_max[QUOTA_HANDSHAKES], 2000);
+        config.max_sessions = 1;
+        config_user_limits(&config, user_max);
+        assert_int_equal(user_max[QUOTA_SESSIONS], 1);
         if (geteuid() == 0)
                 assert_string_equal(config.tables_dir, "/var/lib/carvq");
         else
@@ -195,7 +205,10 @@ static void test_command_line_overrides(void **state) {
                  ARGUMENTS("--socket", "/b/data.sock", "--table", "one=/b/one=1.carvq", "--config",
                            path, "--log-level=debug", "--table=three=/b/three",
                            "--table=one:cache-bytes=7K", "--table", "three:path=/b/three:x",
-                           "--max-sessions", "5"));
+                           "--max-sessions", "5", "--max-sessions-per-user=2",
+                           "--max-ring-bytes-per-user=3M", "--max-tables-per-user=4",
+                           "--max-ids-in-flight-per-user=5K",
+                           "--max-handshakes-per-second-per-user", "6"));
         unlink(path);
         assert_int_equal(r, 0);
         assert_string_equal(said, "");
@@ -203,6 +216,8 @@ static void test_command_line_overrides(void **state) {
         assert_string_equal(config.control_path, "/a/control.sock");
         assert_int_equal(config.log_level, LOG_LEVEL_DEBUG);
         assert_int_equal(config.max_sessions, 5);
+        assert_memory_equal(config.user_max, ((uint64_t[]){ 2, 3 << 20, 4, 5 << 10, 6 }),
+                            sizeof(config.user_max));
         assert_string_equal(table_named(&config, "one")->path, "/b/one=1.carvq");
         assert_string_equal(table_named(&config, "two.x")->path, "/a/with space=and sign.carvq");
         assert_string_equal(table_named(&config, "three")->path, "/b/three:x");
@@ -245,6 +260,9 @@ static void test_bad_command_lines(void **state) {
                 { "--max-ring-bytes", "18014398509481984K", "--max-ring-bytes is '18014" },
                 { "--max-ring-bytes", "1GB", "--max-ring-bytes is '1GB'" },
                 { "--max-ring-bytes", "1g", "--max-ring-bytes is '1g'" },
+                { "--max-sessions-per-user", "0",
+                  "--max-sessions-per-user is '0', expected auto or a number from 1 to 65536" },
+                { "--max-tables-per-user", "1K", "expected a number from 1 to 16777216" },
                 { "--config", "/nonexistent/x", "error /nonexistent/x: No such file" },
                 { "--frobnicate", "1", "Try 'carvqd --help'." },
                 { "behind", "nothing", "unexpected argument 'behind'" },
@@ -586,6 +604,7 @@ static void test_sample_shows_the_defaults(void **state) {
         assert_int_equal(sample.cache_bytes, defaults.cache_bytes);
         assert_int_equal(sample.max_sessions, defaults.max_sessions);
         assert_int_equal(sample.max_ring_bytes, defaults.max_ring_bytes);
+        assert_memory_equal(sample.user_max, defaults.user_max, sizeof(sample.user_max));
 }
 
 int main(void) {

@@ -3,10 +3,13 @@
  * The worker's rounds without worker, socket or clock: seats over real ring memory, clients played
  * by the test, rounds counted one by one. Rows are compared with the same kernels' in-process.
  */
+#include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -14,6 +17,8 @@
 
 #include "daemon/guard.h"
 #include "daemon/serve.h"
+#include "daemon/worker.h"
+#include "proto/spin.h"
 #include "random.h"
 #include "tests/make-table.h"
 
@@ -296,6 +301,168 @@ static void test_shares_are_equal(void **state) {
         assert_in_range(n_values[0] * 100 / n_values[1], 95, 105);
 }
 
+/* Whoever shares a counter waits while a lookup that outlives its round is as much as they may have
+ * under way; others do not, and small lookups are never counted. */
+static void test_ids_in_flight(void **state) {
+        struct quota_ids ids = { .max = 1000 };
+        struct player *large = &players[0], *waits = &players[1], *other = &players[2];
+        struct ring_completion c;
+        uint32_t n_rounds = 0;
+
+        (void)state;
+        for (uint32_t i = 0; i < 3; i++)
+                player_init(&players[i], 4, 4 * 65536 * 64 * 4);
+        large->seat.ids_quota = waits->seat.ids_quota = &ids;
+        submit(waits, 0, 1, 100, NULL);
+        play_round(3);
+        assert_true(reap(waits, &c));
+        assert_int_equal(ids.n, 0);
+
+        submit(large, 0, 0, 65536, NULL);
+        submit(large, 0, 0, 65536, NULL);
+        play_round(3);
+        assert_int_equal(ids.n, 65536); /* the second one is not begun */
+        submit(waits, 0, 2, 1, NULL);
+        for (uint64_t k = 0; ids.n; k++, n_rounds++) {
+                submit(other, 0, k, 1, NULL);
+                serve_begin(serve);
+                assert_int_equal(serve_take(serve, &waits->seat, NULL), SERVE_HELD);
+                assert_int_equal(serve_take(serve, &large->seat, NULL), SERVE_WORKED);
+                assert_int_equal(serve_take(serve, &other->seat, NULL), SERVE_WORKED);
+                assert_true(serve_has_work(&waits->seat));
+                serve_finish(serve);
+                assert_true(reap(other, &c));
+        }
+        assert_in_range(n_rounds, 10, 100);
+        assert_true(reap(large, &c));
+        assert_true(quota_ids_invite(&ids));
+        serve_begin(serve);
+        assert_int_equal(serve_take(serve, &waits->seat, NULL), SERVE_WORKED);
+        assert_int_equal(serve_take(serve, &large->seat, NULL), SERVE_WORKED);
+        serve_finish(serve);
+        assert_true(reap(waits, &c));
+        assert_int_equal(ids.n, 65536);
+
+        /* What is forgotten or aborted is given back, too. */
+        serve_abort(serve, &large->seat, RING_STATUS_NO_TABLE);
+        assert_int_equal(ids.n, 0);
+        submit(large, 0, 0, 65536, NULL);
+        play_round(1);
+        assert_int_equal(ids.n, 65536);
+        serve_forget(serve, &large->seat);
+        assert_int_equal(ids.n, 0);
+        for (uint32_t i = 0; i < 3; i++)
+                player_deinit(&players[i]);
+}
+
+/* ---- The worker itself, for those who wait ---- */
+
+static uint32_t n_detached, n_changed;
+
+static void on_detached(struct worker_seat *seat) {
+        closep(&seat->doorbell_fd);
+        n_detached++;
+}
+
+/* What it says of its index may be impossible by now; it is detached all the same. */
+static void on_failed(struct worker_seat *seat, const struct fault *why) {
+        (void)seat;
+        (void)why;
+}
+
+static void on_changed(struct worker_slot_change *change) {
+        n_changed += change->error == 0;
+}
+
+/* The loop's part, up to 20 s. */
+static void wait_for_mail(const uint32_t *counter, uint32_t n) {
+        struct pollfd p = { .fd = home.event_fd, .events = POLLIN };
+
+        while (*counter < n) {
+                assert_int_equal(poll(&p, 1, 20000), 1);
+                mailbox_drain(&home);
+        }
+}
+
+static void wait_for_completions(struct player *p, uint32_t n) {
+        const uint64_t until_ns = clock_ns() + UINT64_C(20000000000);
+        struct ring_completion c;
+
+        while (n) {
+                if (reap(p, &c)) {
+                        assert_int_equal(c.status, RING_STATUS_OK);
+                        n--;
+                } else if (clock_ns() > until_ns)
+                        fail_msg("a lookup of player %td was forgotten", p - players);
+                else
+                        sched_yield();
+        }
+}
+
+/* Before its lookup can end, so that it is under way until it leaves. */
+static void stop_reaping(struct player *p) {
+        const uint64_t until_ns = clock_ns() + UINT64_C(20000000000);
+
+        while (!atomic_load_explicit(&p->header->cq_tail, memory_order_acquire))
+                assert_true(clock_ns() < until_ns);
+        atomic_store_explicit(&p->header->cq_head, -p->layout.geometry.cq_entries,
+                              memory_order_release);
+}
+
+/*
+ * Each of 0 to 3 has more than their user may have under way; 4 is another user. While 0 is in the
+ * middle the others wait, and 4 does not. When it leaves, and each time that one of them ends, the
+ * next one is let in: no heartbeat and no doorbell helps.
+ */
+static void test_who_waits_is_invited(void **state) {
+        static struct worker_seat seats[5];
+        struct quota_ids ids = { .max = 1 };
+        struct worker_slot_change change = {
+                .seat = &seats[0], .handle = 1, .table = tables[0], .done = on_changed
+        };
+        const struct worker_options options = { .kernels = serve->context.kernels,
+                                                .n_workers = 1,
+                                                .home = &home };
+        const struct ring_submission pieces = { .scale = 1, .flags = RING_SUBMISSION_PIECES };
+        struct ring_completion c;
+        struct worker *worker;
+
+        (void)state;
+        n_detached = n_changed = 0;
+        assert_int_equal(worker_new(&options, &worker, NULL), 0);
+        for (uint32_t i = 0; i < ARRAY_SIZE(seats); i++) {
+                player_init(&players[i], 4, 4 * 65536 * 64 * 4);
+                seats[i] = (struct worker_seat){ .seat = players[i].seat,
+                                                 .doorbell_fd = eventfd(0, EFD_NONBLOCK),
+                                                 .failed = on_failed,
+                                                 .detached = on_detached };
+                seats[i].seat.ids_quota = i < 4 ? &ids : NULL;
+        }
+        worker_attach(worker, &seats[0]);
+        worker_change_slot(&change); /* the worker then has scratch for the table */
+        wait_for_mail(&n_changed, 1);
+        submit(&players[0], 0, 0, 65536, &pieces);
+        assert_int_equal(write(seats[0].doorbell_fd, &(uint64_t){ 1 }, 8), 8);
+        stop_reaping(&players[0]);
+        for (uint32_t i = 1; i < ARRAY_SIZE(seats); i++) {
+                for (int k = 0; k < 3; k++)
+                        submit(&players[i], 0, i, i < 4 ? 65536 : 1, NULL);
+                worker_attach(worker, &seats[i]);
+        }
+        wait_for_completions(&players[4], 3);
+        for (uint32_t i = 1; i < 4; i++)
+                assert_false(reap(&players[i], &c));
+
+        worker_detach(&seats[0], false);
+        for (uint32_t i = 1; i < 4; i++)
+                wait_for_completions(&players[i], 3);
+        for (uint32_t i = 1; i < ARRAY_SIZE(seats); i++)
+                worker_detach(&seats[i], false);
+        wait_for_mail(&n_detached, ARRAY_SIZE(seats));
+        assert_int_equal(ids.n, 0);
+        worker_free(worker);
+}
+
 /* What rows through an adaptor cost is learned, so that a slow one is cut into smaller pieces;
  * where there are enough, batches are full. */
 static void test_adaptors_cost_what_they_take(void **state) {
@@ -517,6 +684,8 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_single_rows_under_a_flood, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_shares_are_equal, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_ids_in_flight, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_who_waits_is_invited, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_adaptors_cost_what_they_take, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_small_ones_are_gathered, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_tables_clients_and_pooling_mixed, setup,

@@ -31,6 +31,25 @@ static void print_clients(const json_t *clients) {
         grid_deinit(&grid);
 }
 
+static void print_users(const json_t *users) {
+        static const char *const titles[] = { "USER", "CLIENTS", "MEMORY", "TABLES", "IN FLIGHT" };
+        struct grid grid;
+        const json_t *user;
+        size_t i;
+
+        grid_init(&grid, titles, ARRAY_SIZE(titles));
+        json_array_foreach(users, i, user) {
+                grid_add(&grid, "%" PRIu64, field_number(user, "uid"));
+                grid_add(&grid, "%s", format_count(field_number(user, "n_clients")).text);
+                grid_add(&grid, "%s", format_bytes(field_number(user, "ring_bytes")).text);
+                grid_add(&grid, "%s", format_count(field_number(user, "n_tables")).text);
+                grid_add(&grid, "%s", format_count(field_number(user, "n_ids_in_flight")).text);
+        }
+        putchar('\n');
+        grid_print(&grid, 0);
+        grid_deinit(&grid);
+}
+
 int verb_clients(const struct carvqctl *ctl) {
         _cleanup_(json_decrefp) json_t *reply = NULL;
         int r;
@@ -40,9 +59,12 @@ int verb_clients(const struct carvqctl *ctl) {
                 return r;
         if (ctl->json)
                 return print_json(reply);
-        if (json_array_size(field(reply, "clients")))
-                print_clients(field(reply, "clients"));
-        else
+        if (!json_array_size(field(reply, "clients"))) {
                 puts("No clients are connected.");
+                return EXIT_OK;
+        }
+        print_clients(field(reply, "clients"));
+        if (json_array_size(field(reply, "users"))) /* not of an older daemon */
+                print_users(field(reply, "users"));
         return EXIT_OK;
 }

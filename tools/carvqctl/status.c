@@ -29,6 +29,18 @@ static void print_event_loop(const json_t *s) {
                why ? why : "", why ? ")" : "");
 }
 
+static void print_user_limits(const json_t *l) {
+        if (!json_is_object(l)) /* an older daemon */
+                return;
+        printf("  per user  %s clients, %s of shared memory, %s open tables\n",
+               format_count(field_number(l, "max_sessions")).text,
+               format_bytes(field_number(l, "max_ring_bytes")).text,
+               format_count(field_number(l, "max_tables")).text);
+        printf("            %s ids in flight, %s handshakes a second\n",
+               format_count(field_number(l, "max_ids_in_flight")).text,
+               format_count(field_number(l, "max_handshakes_per_second")).text);
+}
+
 static void print_status(const json_t *s) {
         uint64_t n_tables = field_number(s, "n_tables"), n_clients = field_number(s, "n_clients");
 
@@ -45,6 +57,7 @@ static void print_status(const json_t *s) {
         printf("  limits    %s clients, %s of shared memory each\n",
                format_count(field_number(s, "max_sessions")).text,
                format_bytes(field_number(s, "max_ring_bytes")).text);
+        print_user_limits(field(s, "per_user"));
         printf("  workers   %s\n", format_count(field_number(s, "n_workers")).text);
         printf("  spins     up to %s before it sleeps\n",
                format_ns(field_number(s, "spin_ns_max")).text);
