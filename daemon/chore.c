@@ -7,6 +7,8 @@
 
 #include <poll.h>
 
+#define APART_STACK_BYTES (256u << 10)
+
 struct chores {
         struct mailbox mailbox, *home;
         pthread_t thread;
@@ -79,6 +81,27 @@ struct chores *chores_free(struct chores *chores) {
         mailbox_deinit(&chores->mailbox);
         free(chores);
         return NULL;
+}
+
+static void *apart_main(void *userdata) {
+        chore_work(userdata);
+        return NULL;
+}
+
+void chores_post_apart(struct chores *chores, struct chore *chore) {
+        pthread_attr_t attributes;
+        pthread_t thread;
+        int r;
+
+        chore->home = chores->home;
+        pthread_attr_init(&attributes);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attributes, APART_STACK_BYTES);
+        r = pthread_create(&thread, &attributes, apart_main, &chore->mail);
+        pthread_attr_destroy(&attributes);
+        /* Where there are threads enough already, it is done where it may hold others up. */
+        if (r != 0)
+                chores_post(chores, chore);
 }
 
 void chores_post(struct chores *chores, struct chore *chore) {

@@ -22,3 +22,6 @@ int chores_new(struct mailbox *home, struct chores **ret_chores);
 /* Finishes what was posted, joins the thread. */
 struct chores *chores_free(struct chores *chores);
 void chores_post(struct chores *chores, struct chore *chore);
+/* The same on a thread of its own, which need not come to an end: nobody waits for it. The chore
+ * has a `done`. */
+void chores_post_apart(struct chores *chores, struct chore *chore);

@@ -25,6 +25,9 @@
 
 #define TICK_NS 500000000
 
+/* Longer than sessions take to be drained. */
+#define STOP_NS UINT64_C(10000000000)
+
 /* ---- clients ---- */
 
 void daemon_start_tick(struct daemon *daemon) {
@@ -35,8 +38,16 @@ void daemon_start_tick(struct daemon *daemon) {
         io_uring_prep_timeout(loop_prepare(daemon->loop, &daemon->tick_op), &daemon->tick, 0, 0);
 }
 
+/* What clients sent need never close; a thread that waits for it goes with the process alone. */
+_Noreturn static void stop_without(const struct daemon *daemon) {
+        log_warning("stopping without %" PRIu32 " client%s whose descriptors do not close",
+                    daemon->n_sessions, daemon->n_sessions == 1 ? "" : "s");
+        _exit(EXIT_SUCCESS);
+}
+
 static void on_tick(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         struct daemon *daemon = container_of(op, struct daemon, tick_op);
+        const uint64_t now_ns = clock_ns();
 
         (void)res;
         (void)cqe_flags;
@@ -45,7 +56,9 @@ static void on_tick(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
                 return;
         for (uint32_t i = 0; i < daemon->config.n_workers; i++)
                 worker_heartbeat(daemon->workers[i]);
-        sessions_expire(daemon, clock_ns());
+        sessions_expire(daemon, now_ns);
+        if (daemon->stopping && now_ns - daemon->stopping_ns > STOP_NS)
+                stop_without(daemon);
         daemon_start_tick(daemon);
 }
 
@@ -106,6 +119,7 @@ void daemon_stop(struct daemon *daemon) {
         if (daemon->stopping)
                 return;
         daemon->stopping = true;
+        daemon->stopping_ns = clock_ns();
         log_notice("stopping: %" PRIu32 " client%s to %s", daemon->n_sessions,
                    daemon->n_sessions == 1 ? "" : "s",
                    daemon->handing_over ? "hand over" : "drain");

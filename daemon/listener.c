@@ -11,6 +11,10 @@
 
 #include "log.h"
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
 /* After running out of descriptors: not a busy loop, and soon enough for whoever waits. */
 #define PAUSE_NS 100000000
 
@@ -133,6 +137,10 @@ static void on_accept(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         io_uring_prep_timeout(loop_prepare(l->loop, &l->pause_op), &l->pause, 0, 0);
 }
 
+void socket_pass_descriptors(int fd, bool pass) {
+        setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &(int){ pass }, sizeof(int));
+}
+
 static void start_accept(struct listener *l) {
         l->accepting = true;
         io_uring_prep_multishot_accept(loop_prepare(l->loop, &l->accept_op), l->fd, NULL, NULL,
@@ -146,6 +154,9 @@ void listener_start(struct listener *l, struct loop *loop, void (*accepted)(void
         l->userdata = userdata;
         l->accept_op.done = on_accept;
         l->pause_op.done = pause_over;
+        /* A descriptor that is let go may take as long as its sender likes, also in the queue of a
+         * connection that nobody will have. */
+        socket_pass_descriptors(l->fd, false);
         start_accept(l);
 }
 

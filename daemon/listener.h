@@ -31,3 +31,9 @@ void listener_start(struct listener *listener, struct loop *loop,
 /* No more connections; removes what listener_bind() made. Harmless twice, and on one that never
  * was. */
 void listener_close(struct listener *listener);
+
+/*
+ * Whether peers may send descriptors over this socket, or over those that it will accept: if not,
+ * their sendmsg() fails with EPERM. From Linux 6.16 on; before, they always may.
+ */
+void socket_pass_descriptors(int fd, bool pass);

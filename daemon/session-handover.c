@@ -22,7 +22,7 @@ void session_hold(struct session *s) {
         if (!s->holding) {
                 s->holding = true;
                 /* Ends without a message or with one, which is then answered. */
-                io_uring_prep_cancel(loop_prepare(s->daemon->loop, NULL), &s->receive_op, 0);
+                loop_cancel(s->daemon->loop, &s->receive_op);
         }
         if (s->receiving || s->n_changes)
                 return;

@@ -9,9 +9,9 @@
 
 #include "daemon.h"
 
-/* Room for a few more descriptors than any message may carry, so that a wrong number is seen as
- * such. */
-#define SESSION_FDS_MAX 4
+/* As many as one message can carry (SCM_MAX_FD in the kernel): those that found no room would be
+ * closed by the kernel there and then, on this thread. */
+#define SESSION_FDS_MAX 253
 
 struct session {
         struct worker_seat seat; /* first: worker's callbacks hand it back */
@@ -27,6 +27,8 @@ struct session {
         struct iovec iov;
         uint8_t buffer[WIRE_MESSAGE_BYTES];
         _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(SESSION_FDS_MAX * sizeof(int))];
+        int fds[SESSION_FDS_MAX]; /* of the last message; of what kind, nobody knows */
+        size_t n_fds;
 
         struct store_table
                 *tables[WIRE_TABLES_MAX];  /* our view of the seat's slots; holds the use */

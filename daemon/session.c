@@ -130,10 +130,20 @@ static void send_error(int fd, enum wire_status status, const char *text) {
 
 /* ---- the end ---- */
 
+static void close_fds(struct session *s) {
+        while (s->n_fds)
+                close(s->fds[--s->n_fds]);
+}
+
 static void cleanup_work(struct chore *chore) {
         struct session *s = container_of(chore, struct session, cleanup);
 
-        /* The last reference to the client's memory: freeing gigabytes takes its time. */
+        /*
+         * The last reference to the client's memory: freeing gigabytes takes its time. Descriptors
+         * of the client's take what time it likes: a socket that lingers, a file of a file system
+         * of its own (FUSE). More of them may be in the queue of ours.
+         */
+        close_fds(s);
         ring_server_deinit(&s->seat.seat.ring);
         closep(&s->memfd);
         closep(&s->seat.doorbell_fd);
@@ -165,7 +175,7 @@ void session_settle(struct session *s) {
         }
         s->cleanup.work = cleanup_work;
         s->cleanup.done = cleanup_done;
-        chores_post(s->daemon->chores, &s->cleanup);
+        chores_post_apart(s->daemon->chores, &s->cleanup);
 }
 
 static void hang_up(struct session *s) {
@@ -248,6 +258,7 @@ static void on_hello(struct session *s, const struct wire_hello *m) {
         s->info.features = welcome.features_accepted;
         memcpy(s->info.name, m->name, sizeof(s->info.name));
         s->info.state = SESSION_RING;
+        socket_pass_descriptors(s->fd, true);
         send_or_close(s, &welcome, sizeof(welcome), -1);
 }
 
@@ -265,7 +276,7 @@ void session_attach(struct session *s) {
 }
 
 /* Keeps the memory's descriptor, for a daemon that may come after this one. */
-static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
+static void on_ring(struct session *s, const struct wire_ring *m) {
         struct wire_ready ready = { .header = { WIRE_READY, sizeof(ready) } };
         static struct log_limit limit;
         struct ring_layout layout;
@@ -273,6 +284,7 @@ static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
         char text[WIRE_TEXT_BYTES];
         int r;
 
+        socket_pass_descriptors(s->fd, false);
         if (ring_layout_compute(&m->geometry, &layout, &fault) < 0) {
                 session_close(s, WIRE_RING_REFUSED, fault.text);
                 return;
@@ -290,7 +302,8 @@ static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
                 session_close(s, WIRE_LIMIT, fault.text);
                 return;
         }
-        r = ring_server_init(&s->seat.seat.ring, *memfd, &layout, s->daemon->epoch, s->fd, &fault);
+        r = ring_server_init(&s->seat.seat.ring, s->fds[0], &layout, s->daemon->epoch, s->fd,
+                             &fault);
         if (r < 0) {
                 /* Only what is wrong with the memory is the client's affair. */
                 session_close(s, r == -EINVAL ? WIRE_RING_REFUSED : WIRE_INTERNAL, fault.text);
@@ -301,7 +314,8 @@ static void on_ring(struct session *s, const struct wire_ring *m, int *memfd) {
                 session_close(s, WIRE_INTERNAL, "carvqd has no descriptor left for the doorbell");
                 return;
         }
-        s->memfd = steal_fd(memfd);
+        s->memfd = s->fds[0];
+        s->n_fds = 0; /* there was one */
         session_attach(s);
         log_session(&limit, LOG_LEVEL_DEBUG, s, "is ready", "");
         send_or_close(s, &ready, sizeof(ready), s->seat.doorbell_fd);
@@ -502,7 +516,7 @@ static void on_close_table(struct session *s, const struct wire_close_table *m) 
         change_slot(s, change);
 }
 
-static void on_message(struct session *s, size_t bytes, int fds[], size_t n_fds) {
+static void on_message(struct session *s, size_t bytes) {
         struct fault fault = { 0 };
         enum session_state state = s->info.state;
         int type;
@@ -510,14 +524,14 @@ static void on_message(struct session *s, size_t bytes, int fds[], size_t n_fds)
         /* First, because another major version's HELLO may have another size. */
         type = wire_check_version(s->buffer, bytes, &fault);
         if (type >= 0)
-                type = wire_check(s->buffer, bytes, n_fds, &fault);
+                type = wire_check(s->buffer, bytes, s->n_fds, &fault);
         if (type < 0)
                 session_close(s, type == -EPROTONOSUPPORT ? WIRE_VERSION : WIRE_PROTOCOL,
                               fault.text);
         else if (state == SESSION_HELLO && type == WIRE_HELLO)
                 on_hello(s, (const struct wire_hello *)s->buffer);
         else if (state == SESSION_RING && type == WIRE_RING)
-                on_ring(s, (const struct wire_ring *)s->buffer, &fds[0]);
+                on_ring(s, (const struct wire_ring *)s->buffer);
         else if (state == SESSION_READY && type == WIRE_OPEN_TABLE)
                 on_open_table(s, (const struct wire_open_table *)s->buffer);
         else if (state == SESSION_READY && type == WIRE_CLOSE_TABLE)
@@ -547,43 +561,40 @@ void session_receive(struct session *s) {
                               MSG_CMSG_CLOEXEC);
 }
 
-static size_t received_fds(struct msghdr *message, int fds[SESSION_FDS_MAX]) {
-        size_t n = 0;
+static void take_fds(struct session *s) {
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&s->message); c; c = CMSG_NXTHDR(&s->message, c)) {
+                size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
                 if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
                         continue;
-                for (size_t i = 0;
-                     i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) && n < SESSION_FDS_MAX; i++)
-                        memcpy(&fds[n++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+                n = MIN(n, SESSION_FDS_MAX - s->n_fds);
+                memcpy(&s->fds[s->n_fds], CMSG_DATA(c), n * sizeof(int));
+                s->n_fds += n;
         }
-        return n;
 }
 
 static void received(struct loop_op *op, int32_t res, uint32_t cqe_flags) {
         struct session *s = container_of(op, struct session, receive_op);
-        int fds[SESSION_FDS_MAX];
-        size_t n_fds = 0;
 
         (void)cqe_flags;
-        /* A packet of no bytes looks like the end, and may carry descriptors all the same. */
         if (res >= 0)
-                n_fds = received_fds(&s->message, fds);
+                take_fds(s);
 
         if (s->info.state == SESSION_CLOSING || (s->holding && res == -ECANCELED))
                 ;
         else if (res <= 0)
                 session_close(s, WIRE_OK, res < 0 ? strerror(-res) : "");
-        else if ((s->message.msg_flags & MSG_CTRUNC) && n_fds < SESSION_FDS_MAX)
+        else if ((s->message.msg_flags & MSG_CTRUNC) && s->n_fds < SESSION_FDS_MAX)
                 session_close(s, WIRE_INTERNAL, "carvqd has no descriptor left for the client's");
         else if (s->message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
                 session_close(s, WIRE_PROTOCOL,
                               "a message that is too long or has too many descriptors");
         else
-                on_message(s, (size_t)res, fds, n_fds);
+                on_message(s, (size_t)res);
 
-        for (size_t i = 0; i < n_fds; i++)
-                closep(&fds[i]);
+        /* It has been found to be plain memory, the only kind that a session goes on with. */
+        if (s->info.state != SESSION_CLOSING)
+                close_fds(s);
         /* Until here the session counts as receiving, so that a close above did not free it. */
         s->receiving = false;
         if (s->info.state != SESSION_CLOSING && !s->holding)

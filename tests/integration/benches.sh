@@ -37,6 +37,8 @@ bench faiss-decode 'len(o["targets"]) == 1' --rows 2000 --dims 64 --batch 8 --ba
 bench ring 'len(o["targets"]) == 2 and len(o["latency"]) == 28 and len(o["throughput"]) == 2' --rows 2000 --dims 16 \
         --lookups 400 --ms 5 --clients 2 --batch 16
 bench cache 'len(o["targets"]) == 2 and len(o["workloads"]) == 3' --rows 2000 --dims 64 --lookups 2000
+bench hostile 'len(o["targets"]) == 13 and all(m["n_acts"] > 0 for m in o["mischief"].values())' --rows 2000 --dims 64 \
+        --ms 10 --rounds 1 --arena-mib 1 --idle 0
 bench start 'o["pages_resident"] < 100 and o["bytes_read"] < 10**6' --gib 1 --starts 2
 bench restart 'len(o["targets"]) == 1 and o["pause_ms_worst"] > 0' --rows 2000 --dims 64 --clients 2 --restarts 2
 peers='len(o["peers"]) + len(o["skipped"]) == 7 and all(c["p99_us"] >= c["p50_us"] > 0 for p in o["peers"] for c in p["cells"])

@@ -35,9 +35,9 @@ void raw_close(struct raw_client *c) {
         closep(&c->doorbell);
 }
 
-void raw_send(struct raw_client *c, const void *message, size_t bytes, const int *fds,
-              size_t n_fds) {
-        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(16 * sizeof(int))] = { 0 };
+int raw_try_send(struct raw_client *c, const void *message, size_t bytes, const int *fds,
+                 size_t n_fds) {
+        _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(253 * sizeof(int))] = { 0 };
         struct iovec iov = { (void *)(uintptr_t)message, bytes };
         struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 
@@ -52,7 +52,12 @@ void raw_send(struct raw_client *c, const void *message, size_t bytes, const int
                 h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
                 memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
         }
-        assert_int_equal(sendmsg(c->fd, &m, MSG_NOSIGNAL), bytes);
+        return sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+void raw_send(struct raw_client *c, const void *message, size_t bytes, const int *fds,
+              size_t n_fds) {
+        assert_int_equal(raw_try_send(c, message, bytes, fds, n_fds), 0);
 }
 
 int raw_receive(struct raw_client *c, uint8_t ret_message[WIRE_MESSAGE_BYTES]) {
@@ -119,22 +124,32 @@ int raw_memfd(uint64_t bytes, int seals) {
         return fd;
 }
 
-void raw_handshake(struct raw_client *c, const char *socket_path, uint64_t features) {
-        uint8_t message[WIRE_MESSAGE_BYTES];
-        struct wire_hello hello = raw_hello();
-        struct wire_ring ring = raw_ring();
-
-        hello.features_offered = features;
-        raw_connect(c, socket_path);
-        raw_send(c, &hello, sizeof(hello), NULL, 0);
-        assert_int_equal(raw_receive(c, message), WIRE_WELCOME);
-        assert_int_equal(ring_layout_compute(&ring.geometry, &c->layout, NULL), 0);
+void raw_send_ring(struct raw_client *c, const struct wire_ring *ring) {
+        assert_int_equal(ring_layout_compute(&ring->geometry, &c->layout, NULL), 0);
         c->memfd = raw_memfd(c->layout.ring_bytes, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
         c->memory =
                 mmap(NULL, c->layout.ring_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, c->memfd, 0);
         assert_ptr_not_equal(c->memory, MAP_FAILED);
         c->header = (struct ring_header *)c->memory;
-        raw_send(c, &ring, sizeof(ring), &c->memfd, 1);
+        raw_send(c, ring, sizeof(*ring), &c->memfd, 1);
+}
+
+void raw_handshake(struct raw_client *c, const char *socket_path, uint64_t features) {
+        const struct wire_ring ring = raw_ring();
+
+        raw_handshake_with(c, socket_path, features, &ring);
+}
+
+void raw_handshake_with(struct raw_client *c, const char *socket_path, uint64_t features,
+                        const struct wire_ring *ring) {
+        uint8_t message[WIRE_MESSAGE_BYTES];
+        struct wire_hello hello = raw_hello();
+
+        hello.features_offered = features;
+        raw_connect(c, socket_path);
+        raw_send(c, &hello, sizeof(hello), NULL, 0);
+        assert_int_equal(raw_receive(c, message), WIRE_WELCOME);
+        raw_send_ring(c, ring);
         assert_int_equal(raw_receive(c, message), WIRE_READY);
         assert_true(c->doorbell >= 0);
 }

@@ -20,6 +20,10 @@ void raw_close(struct raw_client *c);
 void raw_send(struct raw_client *c, const void *message, size_t bytes, const int *fds,
               size_t n_fds);
 
+/* 0, or what sendmsg() says; does not wait. */
+int raw_try_send(struct raw_client *c, const void *message, size_t bytes, const int *fds,
+                 size_t n_fds);
+
 /*
  * The next message that is not a WAKE: its type, or 0 at the end of the connection. Waits up to 20
  * s, then fails the test. A descriptor that comes along goes to `doorbell`.
@@ -35,8 +39,14 @@ struct wire_ring raw_ring(void);
 /* A memfd of `bytes` with these seals. */
 int raw_memfd(uint64_t bytes, int seals);
 
+/* RING, with memory as it must be; once greeted. */
+void raw_send_ring(struct raw_client *c, const struct wire_ring *ring);
+
 /* The whole handshake, done right, with these features offered. */
 void raw_handshake(struct raw_client *c, const char *socket_path, uint64_t features);
+/* The same with a ring that is not raw_ring(). */
+void raw_handshake_with(struct raw_client *c, const char *socket_path, uint64_t features,
+                        const struct wire_ring *ring);
 /* Returns the handle. */
 uint64_t raw_open_table(struct raw_client *c, const char *name, struct wire_table *ret_table);
 

@@ -123,7 +123,7 @@ static void test_hello(void **state) {
 }
 
 static void test_packets(void **state) {
-        uint8_t large[1024] = { WIRE_HELLO };
+        uint8_t large[1024] = { WIRE_HELLO }, message[WIRE_MESSAGE_BYTES];
         struct wire_hello hello = raw_hello();
         struct raw_client c;
         int fds[8];
@@ -146,15 +146,20 @@ static void test_packets(void **state) {
         raw_send(&c, &hello, sizeof(hello), NULL, 0);
         expect_refusal(&c, WIRE_PROTOCOL, "99");
 
+        /* Once greeted, as before that a kernel may not let any through. */
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
                 fds[i] = 1;
         hello = raw_hello();
-        raw_connect(&c, h.socket_path);
-        raw_send(&c, &hello, sizeof(hello), fds, 1);
-        expect_refusal(&c, WIRE_PROTOCOL, "1 descriptors");
-        raw_connect(&c, h.socket_path);
-        raw_send(&c, &hello, sizeof(hello), fds, 8);
-        expect_refusal(&c, WIRE_PROTOCOL, "too many descriptors");
+        for (size_t n = 1; n <= ARRAY_SIZE(fds); n *= 8) {
+                char words[32];
+
+                snprintf(words, sizeof(words), "%zu descriptors", n);
+                raw_connect(&c, h.socket_path);
+                raw_send(&c, &hello, sizeof(hello), NULL, 0);
+                assert_int_equal(raw_receive(&c, message), WIRE_WELCOME);
+                raw_send(&c, &hello, sizeof(hello), fds, n);
+                expect_refusal(&c, WIRE_PROTOCOL, words);
+        }
 }
 
 static void test_messages_out_of_order(void **state) {
@@ -165,7 +170,7 @@ static void test_messages_out_of_order(void **state) {
         struct wire_ring ring = raw_ring();
         uint8_t message[WIRE_MESSAGE_BYTES];
         struct raw_client c;
-        int fd;
+        int fd, r;
 
         (void)state;
         raw_connect(&c, h.socket_path);
@@ -174,9 +179,12 @@ static void test_messages_out_of_order(void **state) {
 
         raw_connect(&c, h.socket_path);
         fd = raw_memfd(4096, 0);
-        raw_send(&c, &ring, sizeof(ring), &fd, 1);
+        r = raw_try_send(&c, &ring, sizeof(ring), &fd, 1);
         close(fd);
-        expect_refusal(&c, WIRE_PROTOCOL, "not allowed in this state");
+        if (r == -EPERM) /* Linux 6.16: no descriptors before WELCOME */
+                raw_close(&c);
+        else
+                expect_refusal(&c, WIRE_PROTOCOL, "not allowed in this state");
 
         raw_connect(&c, h.socket_path);
         raw_send(&c, &hello, sizeof(hello), NULL, 0);

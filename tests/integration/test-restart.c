@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -156,7 +157,9 @@ static int teardown(void **state) {
 static carvq_client *connect_client(void) {
         struct carvq_connect_options o = { .size = sizeof(o),
                                            .socket_path = manager.data_path,
-                                           .arena_bytes = 48 << 20 };
+                                           .arena_bytes = 48 << 20,
+                                           /* It would hide a connection that was lost. */
+                                           .no_reconnect = 1 };
         char message[CARVQ_MESSAGE_BYTES] = "";
         carvq_client *client = NULL;
 
@@ -355,6 +358,7 @@ static void test_lookups_go_on(void **state) {
                 children[k] = fork();
                 assert_true(children[k] >= 0);
                 if (children[k] == 0) {
+                        prctl(PR_SET_PDEATHSIG, SIGKILL);
                         report->clients[k].failed = run_client(k) < 0;
                         _exit(report->clients[k].failed);
                 }
@@ -643,6 +647,7 @@ static int become_and_look_up(int from, int to) {
 
         if (setgroups(0, NULL) < 0 || setgid(USER) < 0 || setuid(USER) < 0)
                 return 1;
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* which setuid() has cleared */
         c = open_small();
         if (look_up(&c) < 0 || write(to, &byte, 1) != 1 || read(from, &byte, 1) != 1)
                 return 2;

@@ -161,7 +161,7 @@ static int load(const char *name, const char *path, int n) {
         for (int i = 0; i < n; i++) {
                 pids[i] = fork();
                 if (pids[i] == 0)
-                        _exit(open_table(name, false) < 0 || look_up_for_ever(path, &shares[i]) < 0);
+                        _exit(open_table(name, true) < 0 || look_up_for_ever(path, &shares[i]) < 0);
         }
         for (int i = 0; i < n; i++)
                 while (!shares[i].n_lookups && !waitpid(-1, NULL, WNOHANG))

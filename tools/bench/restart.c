@@ -59,7 +59,8 @@ struct figures {
 static void run_client(const struct bench *b, uint32_t index) {
         const struct options *o = b->options;
         struct carvq_connect_options co = { .size = sizeof(co),
-                                            .socket_path = b->manager.data_path };
+                                            .socket_path = b->manager.data_path,
+                                            .no_reconnect = 1 };
         struct share *share = &b->shares[index];
         uint64_t random = SEED + index, *ids = allocate(o->batch, sizeof(*ids)), longest_ns;
         size_t rows_bytes = o->batch * o->n_dims * sizeof(float);
