@@ -437,7 +437,8 @@ static void juggle_tables(struct scribbler *s) {
         struct wire_close_table close_table = { .header = { WIRE_CLOSE_TABLE, sizeof(close_table) },
                                                 .table = s->table.table };
 
-        s->ended |= !say(s, &close_table, sizeof(close_table), NULL, 0) || !open_table(s);
+        s->ended |= !say(s, &close_table, sizeof(close_table), NULL, 0) || !open_table(s) ||
+                    s->table.status != WIRE_OK; /* retired since */
 }
 
 /* The kernel limits how many may be under way, and from Linux 6.16 on lets none of them through. */
