@@ -13,19 +13,41 @@ static_assert((int)CODEC_TYPE_BF16 == (int)RING_TYPE_BF16 &&
                       (int)CODEC_OUT_OF_RANGE_ZERO == (int)RING_OUT_OF_RANGE_ZERO,
               "ring and codec use the same values");
 
+/* Of buffers that are kept for the next ones. As many large submissions as there are clients can be
+ * on their way at once, with half a MiB of ids each, and may never be again. */
+#define POOL_BYTES_MAX (UINT64_C(4) << 20)
+
+static uint64_t buffer_bytes(const struct job *job) {
+        return job->words_size * sizeof(*job->words) +
+               job->bag_size * sizeof(*job->piece.bag.values);
+}
+
 struct job *job_new(struct job_pool *pool) {
         struct job *job = SLIST_FIRST(&pool->jobs);
 
         if (!job)
                 return calloc(1, sizeof(*job));
         SLIST_REMOVE_HEAD(&pool->jobs, link);
+        pool->n_bytes -= buffer_bytes(job);
         return job;
+}
+
+static void free_buffers(struct job *job) {
+        free(job->words);
+        free(job->piece.bag.values);
+        job->words = NULL;
+        job->piece.bag.values = NULL;
+        job->words_size = job->bag_size = 0;
 }
 
 /* The last one freed is the next one used: its buffers are in the cache. */
 struct job *job_free(struct job_pool *pool, struct job *job) {
-        if (job)
-                SLIST_INSERT_HEAD(&pool->jobs, job, link);
+        if (!job)
+                return NULL;
+        if (buffer_bytes(job) > POOL_BYTES_MAX - pool->n_bytes)
+                free_buffers(job);
+        pool->n_bytes += buffer_bytes(job);
+        SLIST_INSERT_HEAD(&pool->jobs, job, link);
         return NULL;
 }
 
@@ -34,8 +56,7 @@ void job_pool_deinit(struct job_pool *pool) {
 
         while ((job = SLIST_FIRST(&pool->jobs))) {
                 SLIST_REMOVE_HEAD(&pool->jobs, link);
-                free(job->words);
-                free(job->piece.bag.values);
+                free_buffers(job);
                 free(job);
         }
 }

@@ -2,8 +2,8 @@
 /*
  * One submission on its way: a private copy of the request, checked, and how far it is decoded.
  * Trusts nothing of the client. Jobs and their buffers belong to a worker and are used again, so
- * that nothing is allocated once the worker has seen as many and as large ones as it gets. On the
- * worker.
+ * that nothing is allocated once the worker has seen as many and as large ones as it gets, short of
+ * a crowd of large ones. On the worker.
  */
 #pragma once
 
@@ -35,6 +35,7 @@ struct job {
 
 struct job_pool {
         SLIST_HEAD(, job) jobs;
+        uint64_t n_bytes; /* of their buffers */
 };
 
 /* NULL: no memory. */

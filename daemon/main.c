@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <malloc.h>
+
 #include "daemon.h"
 
 /* 0 after an orderly end, 1 when it cannot run, 2 for a wrong command line or configuration. */
@@ -8,6 +10,9 @@ int main(int argc, char **argv) {
         int r;
 
         claim_standard_descriptors();
+        /* Sessions, and the ids of large submissions, are mappings of their own: what a crowd of
+         * them took goes back to the system with the last one, whatever lies beside it. */
+        mallopt(M_MMAP_THRESHOLD, 16 << 10);
         r = config_init(&config, argc, argv);
         if (r != 0)
                 return r < 0 ? 2 : 0;
