@@ -88,6 +88,8 @@ void daemon_thread_start(void) {
         static char *arguments[] = {
                 (char *)"carvqd",
                 (char *)"--config=/dev/null",
+                /* Each input connects. */
+                (char *)"--max-handshakes-per-second-per-user=1000000000",
                 (char *)"--tables-dir=",
                 (char *)"--spin-us=0",
                 (char *)"--log-level=error",
