@@ -306,7 +306,7 @@ static void on_ring(struct session *s, const struct wire_ring *m) {
                              &fault);
         if (r < 0) {
                 /* Only what is wrong with the memory is the client's affair. */
-                session_close(s, r == -EINVAL ? WIRE_RING_REFUSED : WIRE_INTERNAL, fault.text);
+                session_close(s, r == -ENOMEM ? WIRE_INTERNAL : WIRE_RING_REFUSED, fault.text);
                 return;
         }
         s->seat.doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

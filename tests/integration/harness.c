@@ -26,6 +26,15 @@
 
 #define START_MS 60000
 
+void harness_watch_memory(void) {
+        const char *given = getenv("ASAN_OPTIONS");
+        char options[512];
+
+        snprintf(options, sizeof(options),
+                 "%s:quarantine_size_mb=2:thread_local_quarantine_size_kb=16", given ? given : "");
+        setenv("ASAN_OPTIONS", options, 1);
+}
+
 void harness_init(struct harness *h) {
         struct sockaddr_un a = { .sun_family = AF_UNIX };
 

@@ -18,6 +18,10 @@ struct harness {
         uid_t user;         /* who runs it, with a group of this number; 0: who runs the test */
 };
 
+/* Before a daemon is started of which the test watches the memory: with AddressSanitizer what it
+ * frees is kept for a while, to find its users; now for a short one. */
+void harness_watch_memory(void);
+
 /* A folder with socket paths; no daemon yet. */
 void harness_init(struct harness *h);
 void harness_deinit(struct harness *h);

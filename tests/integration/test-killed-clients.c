@@ -73,12 +73,13 @@ static int setup(void **state) {
         char spec[200];
 
         (void)state;
-        setenv("ASAN_OPTIONS", "quarantine_size_mb=2:thread_local_quarantine_size_kb=16", 0);
+        harness_watch_memory();
         harness_init(&h);
         make_table_file(harness_path(&h, "t"), &adapted, 3);
         snprintf(spec, sizeof(spec), "t=%s", harness_path(&h, "t"));
         harness_start(&h, (const char *[]){ "--table", spec, "--max-sessions", MAX_SESSIONS,
-                                            "--log-level", "error", NULL });
+                                            "--max-sessions-per-user", MAX_SESSIONS, "--log-level",
+                                            "error", NULL });
         shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
                       0);
         assert_ptr_not_equal(shared, MAP_FAILED);

@@ -79,8 +79,7 @@ static int setup(void **state) {
 
         (void)state;
         print_message("# seed %" PRIu64 "\n", seed);
-        /* Else what the daemon frees is kept for a while, to find its users. */
-        setenv("ASAN_OPTIONS", "quarantine_size_mb=2:thread_local_quarantine_size_kb=16", 0);
+        harness_watch_memory();
         harness_init(&h);
         make_table_file(harness_path(&h, "t"), &header, seed);
         snprintf(spec, sizeof(spec), "t=%s", harness_path(&h, "t"));
