@@ -104,6 +104,8 @@ void daemon_stop_if_done(struct daemon *daemon) {
                 handover_go_on(daemon);
         if (!daemon->n_sessions)
                 loop_stop(daemon->loop);
+        else if (daemon->n_sessions <= daemon->n_left_behind)
+                stop_without(daemon);
 }
 
 static void drain(struct daemon *daemon) {

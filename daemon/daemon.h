@@ -41,7 +41,8 @@ struct daemon {
         struct takeover *takeover; /* what a former daemon has left, until it is taken over */
         bool ready, stopping;
         bool handing_over, holding; /* while stopping: clients go on with another daemon */
-        uint64_t stopping_ns; /* since when */
+        uint32_t n_left_behind;     /* sessions that the end does not wait for */
+        uint64_t stopping_ns;       /* since when */
 
         struct notify notify;
         struct loop_op signal_op, tick_op;

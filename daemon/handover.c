@@ -87,6 +87,8 @@ static void gather_sessions(struct bundle *b, struct daemon *daemon) {
 
         for (s = session_first(daemon); s; s = next) {
                 next = session_next(s);
+                if (session_is_leaving(s))
+                        continue;
                 if (b->n_fds_left < 3 ||
                     session_describe(s, &b->records[b->n_sessions], &b->uses[b->n_uses],
                                      &b->descriptors[b->n_sessions]) < 0) {
@@ -212,6 +214,7 @@ static void hand_over(struct daemon *daemon) {
 
 void handover_go_on(struct daemon *daemon) {
         struct session *s, *next;
+        uint32_t n_leaving = 0;
 
         if (!daemon->holding) {
                 daemon->holding = true;
@@ -221,8 +224,13 @@ void handover_go_on(struct daemon *daemon) {
                 }
         }
         for (s = session_first(daemon); s; s = session_next(s))
-                if (!session_is_held(s))
+                if (!session_is_held(s) && !session_is_leaving(s))
                         return;
         daemon->handing_over = false;
+        for (s = session_first(daemon); s; s = session_next(s))
+                n_leaving += session_is_leaving(s);
         hand_over(daemon);
+        /* Clients wait for the next daemon by now, and descriptors of those that have gone need
+         * never close. */
+        daemon->n_left_behind = n_leaving;
 }

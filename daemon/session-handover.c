@@ -39,6 +39,10 @@ bool session_is_held(const struct session *s) {
                !s->attached;
 }
 
+bool session_is_leaving(const struct session *s) {
+        return s->leaving;
+}
+
 /* One of which a taken submission is lost, or of which the next daemon could not map a table, is
  * better told so. */
 int session_describe(const struct session *s, struct handover_session *ret_record,

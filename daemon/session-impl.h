@@ -22,6 +22,7 @@ struct session {
         struct loop_op receive_op;
         bool receiving, attached, detaching;
         bool holding;       /* stays as it is, for another daemon: takes nothing more */
+        bool leaving;       /* see session_is_leaving() */
         uint32_t n_changes; /* slot changes under way */
         struct msghdr message;
         struct iovec iov;

@@ -175,7 +175,9 @@ void session_settle(struct session *s) {
         }
         s->cleanup.work = cleanup_work;
         s->cleanup.done = cleanup_done;
+        s->leaving = true;
         chores_post_apart(s->daemon->chores, &s->cleanup);
+        daemon_stop_if_done(s->daemon);
 }
 
 static void hang_up(struct session *s) {

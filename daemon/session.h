@@ -49,6 +49,8 @@ void session_close(struct session *session, enum wire_status status, const char 
  */
 void session_hold(struct session *session);
 bool session_is_held(const struct session *session);
+/* Nothing but its descriptors, which are being closed. */
+bool session_is_leaving(const struct session *session);
 
 /* How a held one is passed on: its descriptors stay its own. */
 struct session_descriptors {

@@ -6,6 +6,7 @@
 /* cmocka needs the four above first */
 #include <cmocka.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
@@ -122,6 +123,36 @@ int raw_memfd(uint64_t bytes, int seals) {
         if (seals)
                 assert_int_equal(fcntl(fd, F_ADD_SEALS, seals), 0);
         return fd;
+}
+
+void raw_greet(struct raw_client *c, const char *socket_path) {
+        struct wire_hello hello = raw_hello();
+        uint8_t message[WIRE_MESSAGE_BYTES];
+
+        raw_connect(c, socket_path);
+        raw_send(c, &hello, sizeof(hello), NULL, 0);
+        assert_int_equal(raw_receive(c, message), WIRE_WELCOME);
+}
+
+void raw_make_lingering(int *ret_fd, int *ret_other) {
+        static const uint8_t bytes[65536];
+        struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        struct linger linger = { .l_onoff = 1, .l_linger = 600 };
+        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        socklen_t n = sizeof(a);
+
+        *ret_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+        assert_int_equal(listen(listener, 1), 0);
+        assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &n), 0);
+        assert_int_equal(connect(*ret_fd, (struct sockaddr *)&a, sizeof(a)), 0);
+        *ret_other = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        assert_true(*ret_other >= 0);
+        close(listener);
+        while (send(*ret_fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+                ;
+        assert_int_equal(errno, EAGAIN);
+        assert_int_equal(setsockopt(*ret_fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
 }
 
 void raw_send_ring(struct raw_client *c, const struct wire_ring *ring) {

@@ -39,6 +39,14 @@ struct wire_ring raw_ring(void);
 /* A memfd of `bytes` with these seals. */
 int raw_memfd(uint64_t bytes, int seals);
 
+/* Connects, says HELLO and takes the WELCOME. */
+void raw_greet(struct raw_client *c, const char *socket_path);
+
+/* A TCP connection whose other end does not read, with bytes under way and SO_LINGER: whoever
+ * closes `ret_fd` last waits for them, far longer than any test. Closing the other end ends that.
+ */
+void raw_make_lingering(int *ret_fd, int *ret_other);
+
 /* RING, with memory as it must be; once greeted. */
 void raw_send_ring(struct raw_client *c, const struct wire_ring *ring);
 

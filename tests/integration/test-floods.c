@@ -11,7 +11,6 @@
 /* cmocka needs the four above first */
 #include <cmocka.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +26,6 @@
 #include "tests/make-table.h"
 
 #define SCM_MAX_FD 253u /* the kernel's */
-#define LINGER_S   600  /* far longer than any test waits */
 #define ALL_SEALS  (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 static struct harness h;
@@ -75,44 +73,16 @@ static void expect_nothing_left(void) {
 
 /* Greeted: from here on descriptors may come. */
 static void greet(struct raw_client *c) {
-        struct wire_hello hello = raw_hello();
-        uint8_t message[WIRE_MESSAGE_BYTES];
-
-        raw_connect(c, h.socket_path);
-        raw_send(c, &hello, sizeof(hello), NULL, 0);
-        assert_int_equal(raw_receive(c, message), WIRE_WELCOME);
+        raw_greet(c, h.socket_path);
 }
 
 /* ---- Descriptors that are slow to close ---- */
-
-/* A TCP connection whose other end does not read, with bytes under way and SO_LINGER: whoever
- * closes `ret_fd` last waits for them, up to LINGER_S. Closing the other end ends that. */
-static void make_lingering(int *ret_fd, int *ret_other) {
-        static const uint8_t bytes[65536];
-        struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        struct linger linger = { .l_onoff = 1, .l_linger = LINGER_S };
-        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        socklen_t n = sizeof(a);
-
-        *ret_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
-        assert_int_equal(listen(listener, 1), 0);
-        assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &n), 0);
-        assert_int_equal(connect(*ret_fd, (struct sockaddr *)&a, sizeof(a)), 0);
-        *ret_other = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        assert_true(*ret_other >= 0);
-        close(listener);
-        while (send(*ret_fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
-                ;
-        assert_int_equal(errno, EAGAIN);
-        assert_int_equal(setsockopt(*ret_fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
-}
 
 /* The daemon holds the last reference: it sees nothing of it until ours is closed. */
 static void send_and_forget(struct raw_client *c, size_t n_before, size_t n, int *ret_other) {
         int fds[SCM_MAX_FD], fd;
 
-        make_lingering(&fd, ret_other);
+        raw_make_lingering(&fd, ret_other);
         for (size_t i = 0; i < n; i++)
                 fds[i] = i == n - 1 ? fd : STDIN_FILENO;
         kill(h.pid, SIGSTOP);

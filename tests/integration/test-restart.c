@@ -600,6 +600,29 @@ static void test_file_written_to(void **state) {
         close_small(&d);
 }
 
+/* Of a client that is thrown out, while the others wait for the next daemon. */
+static void test_descriptor_that_does_not_close(void **state) {
+        struct small_client c = open_small();
+        uint8_t message[WIRE_MESSAGE_BYTES];
+        struct raw_client raw;
+        int fd, other;
+
+        (void)state;
+        raw_greet(&raw, manager.data_path);
+        raw_make_lingering(&fd, &other);
+        kill(manager.pid, SIGSTOP); /* the last reference is to be its */
+        raw_send(&raw, "y", 1, &fd, 1);
+        close(fd);
+        kill(manager.pid, SIGCONT);
+        assert_int_equal(raw_receive(&raw, message), WIRE_ERROR);
+        restart();
+        assert_int_equal(look_up(&c), 0);
+        assert_true(logged("stopping without 1 client"));
+        raw_close(&raw);
+        close(other);
+        close_small(&c);
+}
+
 static void test_loaded_by_hand(void **state) {
         carvq_client *client;
         carvq_table *table;
@@ -854,6 +877,7 @@ int main(void) {
                 TEST(test_damaged_file),
                 TEST(test_file_gone),
                 TEST(test_file_written_to),
+                TEST(test_descriptor_that_does_not_close),
                 TEST(test_loaded_by_hand),
                 TEST(test_fewer_sessions),
                 TEST(test_smaller_rings),
