@@ -89,7 +89,7 @@ void daemon_thread_start(void) {
                 (char *)"carvqd",
                 (char *)"--config=/dev/null",
                 /* Each input connects. */
-                (char *)"--max-handshakes-per-second-per-user=1000000000",
+                (char *)"--max-handshakes-per-second-per-user=1000000",
                 (char *)"--tables-dir=",
                 (char *)"--spin-us=0",
                 (char *)"--log-level=error",

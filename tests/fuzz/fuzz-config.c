@@ -83,11 +83,14 @@ static void say(void *userdata, enum log_level level, const char *sentence) {
 }
 
 static void check_option(const char *value, size_t n_bytes) {
-        _cleanup_(freep) char *copy = strndup(value, n_bytes);
+        _cleanup_(freep) char *copy = calloc(1, n_bytes + 1);
         struct config config = { 0 };
         struct fault fault = { 0 };
-        int r = config_set_table(&config, copy, &fault);
+        int r;
 
+        require(copy, "memory");
+        memcpy(copy, value, n_bytes); /* as an option: to the first NUL */
+        r = config_set_table(&config, copy, &fault);
         require(r == 0 || *fault.text, "a refusal has a reason");
         config_deinit(&config);
 }
