@@ -296,6 +296,25 @@ static void test_methods_of_the_file_are_in_the_code(void **state) {
                          CONTROL_METHODS_N);
 }
 
+/* What others' parsers stumble over: words outside of comments that begin no declaration. */
+static void test_lines_begin_declarations(void **state) {
+        static const char *const begins[] = { "#",          " ",     ")",       "\n",
+                                              "interface ", "type ", "method ", "error " };
+        const char *const files[] = { interface_control, interface_service };
+
+        (void)state;
+        for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+                for (const char *line = files[i]; *line; line = strchr(line, '\n') + 1) {
+                        bool known = false;
+
+                        for (size_t k = 0; k < ARRAY_SIZE(begins); k++)
+                                known = known || !strncmp(line, begins[k], strlen(begins[k]));
+                        if (!known)
+                                fail_msg("neither comment nor declaration: %.60s", line);
+                        assert_non_null(strchr(line, '\n'));
+                }
+}
+
 static void test_description_is_the_file(void **state) {
         struct harness *h = *state;
         json_t *reply =
@@ -322,6 +341,7 @@ int main(void) {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_methods_of_the_code_are_in_the_file),
                 cmocka_unit_test(test_methods_of_the_file_are_in_the_code),
+                cmocka_unit_test(test_lines_begin_declarations),
                 cmocka_unit_test_setup_teardown(test_every_answer, make_harness, end_harness),
                 cmocka_unit_test_setup_teardown(test_every_error, make_harness, end_harness),
                 cmocka_unit_test_setup_teardown(test_description_is_the_file, make_harness,
