@@ -104,8 +104,11 @@ void daemon_stop_if_done(struct daemon *daemon) {
                 handover_go_on(daemon);
         if (!daemon->n_sessions)
                 loop_stop(daemon->loop);
-        else if (daemon->n_sessions <= daemon->n_left_behind)
-                stop_without(daemon);
+        else if (daemon->n_sessions <= daemon->n_left_behind) {
+                log_info("not waiting for %" PRIu32 " client%s gone but not closed yet",
+                         daemon->n_sessions, daemon->n_sessions == 1 ? "" : "s");
+                _exit(EXIT_SUCCESS);
+        }
 }
 
 static void drain(struct daemon *daemon) {

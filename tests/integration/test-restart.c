@@ -617,7 +617,7 @@ static void test_descriptor_that_does_not_close(void **state) {
         assert_int_equal(raw_receive(&raw, message), WIRE_ERROR);
         restart();
         assert_int_equal(look_up(&c), 0);
-        assert_true(logged("stopping without 1 client"));
+        assert_true(logged("not waiting for 1 client"));
         raw_close(&raw);
         close(other);
         close_small(&c);
