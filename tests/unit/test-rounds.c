@@ -537,8 +537,9 @@ static void test_tables_clients_and_pooling_mixed(void **state) {
                                 submit(&players[i], calls[i][k].table, calls[i][k].first,
                                        calls[i][k].n_ids, calls[i][k].options);
                         }
+                /* The slower a row is found to be, the fewer go into a round. */
                 for (int round = 0; play_round(N_SEATS); round++)
-                        assert_true(round < 200);
+                        assert_true(round < 100000);
                 for (uint32_t i = 0; i < N_SEATS; i++)
                         for (int k = 0; k < 3; k++) {
                                 assert_true(reap(&players[i], &c));
