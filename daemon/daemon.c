@@ -111,15 +111,6 @@ void daemon_stop_if_done(struct daemon *daemon) {
         }
 }
 
-static void drain(struct daemon *daemon) {
-        struct session *s, *next;
-
-        for (s = TAILQ_FIRST(&daemon->sessions); s; s = next) {
-                next = session_next(s);
-                session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
-        }
-}
-
 void daemon_stop(struct daemon *daemon) {
         if (daemon->stopping)
                 return;
@@ -132,7 +123,7 @@ void daemon_stop(struct daemon *daemon) {
         listener_close(&daemon->data);
         listener_close(&daemon->control);
         if (!daemon->handing_over)
-                drain(daemon);
+                sessions_dismiss(daemon);
         control_close(daemon);
         daemon_stop_if_done(daemon);
 }

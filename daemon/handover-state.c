@@ -35,16 +35,6 @@ void handover_state_seal(void *block) {
         h->checksum = checksum_of(block, h->n_bytes);
 }
 
-/* A NUL, and nothing behind it. */
-static bool text_valid(const char *text, size_t n_bytes) {
-        size_t n = strnlen(text, n_bytes);
-
-        for (size_t i = n; i < n_bytes; i++)
-                if (text[i])
-                        return false;
-        return n < n_bytes;
-}
-
 static int check_header(const void *block, size_t n_bytes, struct fault *ret_fault) {
         const struct handover_header *h = block;
 
@@ -77,9 +67,9 @@ static const char *table_problem(const struct handover_header *h,
                 return "origin";
         if (t->published > 1)
                 return "published";
-        if (!text_valid(t->name, sizeof(t->name)) || !wire_table_name_valid(t->name))
+        if (!wire_text_padded(t->name, sizeof(t->name)) || !wire_table_name_valid(t->name))
                 return "name";
-        if (!text_valid(t->path, sizeof(t->path)) || !t->path[0])
+        if (!wire_text_padded(t->path, sizeof(t->path)) || !t->path[0])
                 return "path";
         for (uint32_t k = 0; k < i; k++) {
                 if (tables[k].generation == t->generation)
@@ -115,7 +105,7 @@ static const char *session_problem(const struct handover_header *h,
 
         if (s->id <= former_id || s->id > h->last_session)
                 return "id";
-        if (!text_valid(s->name, sizeof(s->name)))
+        if (!wire_text_padded(s->name, sizeof(s->name)))
                 return "name";
         if (ring_layout_compute(&s->geometry, &layout, NULL) < 0)
                 return "geometry";

@@ -78,10 +78,6 @@ static void gather_tables(struct bundle *b, struct store *store) {
         }
 }
 
-static void farewell(struct session *s) {
-        session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
-}
-
 static void gather_sessions(struct bundle *b, struct daemon *daemon) {
         struct session *s, *next;
 
@@ -92,7 +88,7 @@ static void gather_sessions(struct bundle *b, struct daemon *daemon) {
                 if (b->n_fds_left < 3 ||
                     session_describe(s, &b->records[b->n_sessions], &b->uses[b->n_uses],
                                      &b->descriptors[b->n_sessions]) < 0) {
-                        farewell(s);
+                        session_dismiss(s);
                         continue;
                 }
                 b->n_uses += b->records[b->n_sessions].n_uses;
@@ -196,14 +192,9 @@ static void hand_over(struct daemon *daemon) {
         if (r >= 0)
                 r = give_all(&b, daemon);
         if (r < 0) {
-                struct session *s, *next;
-
                 log_warning("clients are not handed over to the next daemon: %s", strerror(-r));
                 /* Ends the connection also for whoever has the socket by now. */
-                for (s = session_first(daemon); s; s = next) {
-                        next = session_next(s);
-                        farewell(s);
-                }
+                sessions_dismiss(daemon);
                 return;
         }
         log_notice("handed over: %zu client%s, %zu table%s", b.n_sessions,

@@ -16,7 +16,7 @@
 
 void session_hold(struct session *s) {
         if (s->info.state != SESSION_READY) {
-                session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
+                session_dismiss(s);
                 return;
         }
         if (!s->holding) {
@@ -98,15 +98,15 @@ static bool is_doorbell(int fd) {
                (st.st_mode & S_IFMT) == 0;
 }
 
-/* Its user's, by the limits that hold now; it has had its handshake. */
+/* Its user's quota, by the limits that hold now; it has had its handshake. */
 static enum wire_status take_quota(struct session *s, const struct handover_session *record,
                                    const struct ring_layout *layout, char text[WIRE_TEXT_BYTES]) {
         struct quota *quota = &s->daemon->quota;
         struct fault fault = { 0 };
         int r = quota_enter_again(quota, s->info.uid, clock_ns(), &s->quota, &fault);
 
-        if (r >= 0)
-                r = quota_take(quota, &s->quota, QUOTA_RING_BYTES, layout->ring_bytes, &fault);
+        if (r >= 0 && session_take_ring(s, layout, text) != WIRE_OK)
+                return WIRE_LIMIT;
         if (r >= 0)
                 r = quota_take(quota, &s->quota, QUOTA_TABLES, record->n_uses, &fault);
         if (r < 0)
@@ -115,20 +115,11 @@ static enum wire_status take_quota(struct session *s, const struct handover_sess
 }
 
 static enum wire_status check_limits(const struct session *s, const struct handover_session *record,
-                                     const struct ring_layout *layout, char text[WIRE_TEXT_BYTES]) {
-        const struct config *config = &s->daemon->config;
-
-        if (s->daemon->n_sessions > config->max_sessions) {
+                                     char text[WIRE_TEXT_BYTES]) {
+        if (s->daemon->n_sessions > s->daemon->config.max_sessions) {
                 snprintf(text, WIRE_TEXT_BYTES,
                          "%" PRIu32 " sessions are open already (max-sessions)",
                          s->daemon->n_sessions - 1);
-                return WIRE_LIMIT;
-        }
-        if (layout->ring_bytes > config->max_ring_bytes) {
-                snprintf(text, WIRE_TEXT_BYTES,
-                         "a ring of %" PRIu64 " bytes, this daemon grants %" PRIu64
-                         " (max-ring-bytes)",
-                         layout->ring_bytes, config->max_ring_bytes);
                 return WIRE_LIMIT;
         }
         if (record->features & ~WIRE_FEATURES_KNOWN) {
@@ -183,7 +174,7 @@ static enum wire_status adopt(struct session *s, const struct handover_session *
                 snprintf(text, WIRE_TEXT_BYTES, "the session came without its rings");
                 return WIRE_INTERNAL;
         }
-        status = check_limits(s, record, &layout, text);
+        status = check_limits(s, record, text);
         if (status == WIRE_OK)
                 status = take_quota(s, record, &layout, text);
         if (status != WIRE_OK)

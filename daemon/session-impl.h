@@ -52,6 +52,11 @@ struct ucred session_peer(int fd);
 struct session *session_create(struct daemon *daemon, int fd, const struct ucred *peer,
                                uint64_t id);
 
+/* Charges a ring to the session's user. WIRE_LIMIT: it is more than this daemon grants to one
+ * session, or to one user, and the text says which. */
+enum wire_status session_take_ring(struct session *session, const struct ring_layout *layout,
+                                   char ret_text[WIRE_TEXT_BYTES]);
+
 /* From here on the worker serves it. Memory and doorbell must be there. */
 void session_attach(struct session *session);
 

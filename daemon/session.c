@@ -209,6 +209,19 @@ void session_close(struct session *s, enum wire_status status, const char *text)
                 worker_detach(&s->seat, status == WIRE_SHUTDOWN ? WORKER_DRAIN : WORKER_DROP);
 }
 
+void session_dismiss(struct session *s) {
+        session_close(s, WIRE_SHUTDOWN, "carvqd is stopping");
+}
+
+void sessions_dismiss(struct daemon *daemon) {
+        struct session *s, *next;
+
+        for (s = session_first(daemon); s; s = next) {
+                next = session_next(s);
+                session_dismiss(s);
+        }
+}
+
 static void seat_detached(struct worker_seat *seat) {
         struct session *s = (struct session *)seat;
 
@@ -277,6 +290,24 @@ void session_attach(struct session *s) {
         worker_attach(worker, &s->seat);
 }
 
+enum wire_status session_take_ring(struct session *s, const struct ring_layout *layout,
+                                   char text[WIRE_TEXT_BYTES]) {
+        const uint64_t max_bytes = s->daemon->config.max_ring_bytes;
+        struct fault fault = { 0 };
+
+        if (layout->ring_bytes > max_bytes)
+                snprintf(text, WIRE_TEXT_BYTES,
+                         "a ring of %" PRIu64 " bytes, this daemon grants %" PRIu64
+                         " (max-ring-bytes)",
+                         layout->ring_bytes, max_bytes);
+        else if (quota_take(&s->daemon->quota, &s->quota, QUOTA_RING_BYTES, layout->ring_bytes,
+                            &fault) < 0)
+                snprintf(text, WIRE_TEXT_BYTES, "%.255s", fault.text);
+        else
+                return WIRE_OK;
+        return WIRE_LIMIT;
+}
+
 /* Keeps the memory's descriptor, for a daemon that may come after this one. */
 static void on_ring(struct session *s, const struct wire_ring *m) {
         struct wire_ready ready = { .header = { WIRE_READY, sizeof(ready) } };
@@ -291,17 +322,8 @@ static void on_ring(struct session *s, const struct wire_ring *m) {
                 session_close(s, WIRE_RING_REFUSED, fault.text);
                 return;
         }
-        if (layout.ring_bytes > s->daemon->config.max_ring_bytes) {
-                snprintf(text, sizeof(text),
-                         "a ring of %" PRIu64 " bytes, this daemon grants %" PRIu64
-                         " (max-ring-bytes)",
-                         layout.ring_bytes, s->daemon->config.max_ring_bytes);
+        if (session_take_ring(s, &layout, text) != WIRE_OK) {
                 session_close(s, WIRE_LIMIT, text);
-                return;
-        }
-        if (quota_take(&s->daemon->quota, &s->quota, QUOTA_RING_BYTES, layout.ring_bytes, &fault) <
-            0) {
-                session_close(s, WIRE_LIMIT, fault.text);
                 return;
         }
         r = ring_server_init(&s->seat.seat.ring, s->fds[0], &layout, s->daemon->epoch, s->fd,

@@ -42,6 +42,10 @@ int session_new(struct daemon *daemon, int fd);
  */
 void session_close(struct session *session, enum wire_status status, const char *text);
 
+/* Tells one, or all, that the daemon ends. */
+void session_dismiss(struct session *session);
+void sessions_dismiss(struct daemon *daemon);
+
 /*
  * Leaves a ready session as it is, for another daemon: what was taken from its ring is completed
  * and messages that have arrived are answered, the rest waits. daemon_stop_if_done() when that is

@@ -300,21 +300,21 @@ static void load_table(struct daemon *daemon, uint32_t i) {
 void takeover_start(struct daemon *daemon) {
         struct takeover *t = daemon->takeover;
         struct fault fault = { 0 };
+        int r;
 
         if (!t) {
                 reload_tables(daemon);
                 return;
         }
         qsort(t->passed, t->n_passed, sizeof(*t->passed), compare);
-        if (read_state(t, &fault) < 0) {
-                log_error("the former daemon's clients are not taken over: %s", fault.text);
-                t->state = (struct handover_state){ 0 };
-                finish(daemon);
-                return;
+        r = read_state(t, &fault);
+        if (r >= 0) {
+                t->tables = calloc(t->state.header->n_tables + 1u, sizeof(struct store_table *));
+                if (!t->tables)
+                        r = fault_set(&fault, -ENOMEM, "out of memory");
         }
-        t->tables = calloc(t->state.header->n_tables + 1u, sizeof(struct store_table *));
-        if (!t->tables) {
-                log_error("the former daemon's clients are not taken over: out of memory");
+        if (r < 0) {
+                log_error("the former daemon's clients are not taken over: %s", fault.text);
                 t->state = (struct handover_state){ 0 };
                 finish(daemon);
                 return;

@@ -41,8 +41,7 @@ static const struct wire_rule rules[] = {
                          WIRE_TEXT_BYTES, 0, offsetof(struct wire_cache, status) },
 };
 
-/* Terminated, and nothing but zeros behind: no stray bytes of the sender's memory. */
-static bool text_padded(const char *text, size_t bytes) {
+bool wire_text_padded(const char *text, size_t bytes) {
         size_t n = strnlen(text, bytes);
 
         if (n == bytes)
@@ -105,7 +104,7 @@ int wire_check(const void *message, size_t bytes, size_t n_fds, struct fault *re
                                  "%s: reserved field is 0x%" PRIx32 ", expected 0", rule->name,
                                  reserved);
         if (rule->text_offset &&
-            !text_padded((const char *)message + rule->text_offset, rule->text_bytes))
+            !wire_text_padded((const char *)message + rule->text_offset, rule->text_bytes))
                 return fault_set(ret_fault, -EPROTO,
                                  "%s: text is not padded with zeros to %zu bytes", rule->name,
                                  rule->text_bytes);

@@ -193,5 +193,8 @@ int wire_check(const void *message, size_t bytes, size_t n_fds, struct fault *re
  */
 int wire_check_version(const void *message, size_t bytes, struct fault *ret_fault);
 
+/* Terminated, and nothing but zeros behind: no stray bytes of the sender's memory. */
+bool wire_text_padded(const char *text, size_t bytes);
+
 /* 1 to 127 of A-Z a-z 0-9 . _ - and not starting with a dot. */
 bool wire_table_name_valid(const char *name);
